@@ -1,0 +1,1 @@
+"""EMR, CoSim, distances, discovery scores, the judge; ceilings and floors beside them."""

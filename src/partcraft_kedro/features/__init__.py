@@ -1,0 +1,1 @@
+"""A frozen vision transformer's patch features, in shards."""

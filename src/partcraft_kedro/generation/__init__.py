@@ -1,0 +1,1 @@
+"""Composing codes and sampling pictures."""

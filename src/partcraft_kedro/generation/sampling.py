@@ -1,0 +1,59 @@
+"""Sampling pictures from prompts with part tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.options import SamplingOptions
+from partcraft_kedro.prompts import parse_tokens
+from partcraft_kedro.randomness import torch_generator
+from partcraft_kedro.stages import write_file
+
+
+@torch.inference_mode()
+def sample_pictures(
+    model: PartCraft, prompts: Sequence[str], names: Sequence[str], options: SamplingOptions, seed: int
+) -> torch.Tensor:
+    """Sample one picture for each prompt, (n, 3, h, w) float in 0..1 on the CPU.
+
+    A picture's initial noise depends on (seed, its name) alone.
+    Raises UserError for a token that the adapter does not know.
+    """
+    pipeline, unet = model.pipeline, model.pipeline.unet.config
+    checked = [parse_tokens(prompt, model.settings["variants"]) for prompt in prompts]
+    words = model.prompts.encode(model.prompts.tokenize([*checked, options.negative_prompt])[0])
+    shape = (unet.in_channels, unet.sample_size, unet.sample_size)
+    noise = torch.stack([torch.randn(shape, generator=torch_generator(seed, "picture", name)) for name in names])
+    return pipeline(
+        prompt_embeds=words[:-1],
+        negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
+        latents=noise.to(pipeline.device),
+        num_inference_steps=options.steps,
+        guidance_scale=options.guidance,
+        guidance_rescale=options.guidance_rescale,
+        output_type="pt",
+    ).images.float().cpu()
+
+
+def write_pictures(
+    model: PartCraft, prompts: Sequence[str], names: Sequence[str], options: SamplingOptions, seed: int, folder: Path
+) -> None:
+    """Sample in batches to `<folder>/<name>.png`; batches whose pictures are all there are kept."""
+    for start in tqdm(range(0, len(names), options.batch_size), desc="sample pictures", unit="batch"):
+        of_batch = slice(start, start + options.batch_size)
+        paths = [folder / f"{name}.png" for name in names[of_batch]]
+        if all(path.exists() for path in paths):
+            continue
+        pictures = sample_pictures(model, prompts[of_batch], names[of_batch], options, seed)
+        for path, picture in zip(paths, to_images(pictures), strict=True):
+            write_file(path, picture.save)
+
+
+def to_images(pictures: torch.Tensor) -> list[Image.Image]:
+    """(n, 3, h, w) float in 0..1 → PIL pictures."""
+    arrays = (pictures.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(array) for array in arrays]

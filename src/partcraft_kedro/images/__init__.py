@@ -1,0 +1,1 @@
+"""Where pictures come from: one reader per dataset, one table of records."""

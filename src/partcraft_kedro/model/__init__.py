@@ -1,0 +1,1 @@
+"""Part encoder, text injection, attention capture, losses, and loading a base model."""

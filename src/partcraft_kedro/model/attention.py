@@ -1,0 +1,86 @@
+"""Reading the cross-attention of part tokens at the paper's five layers, and there alone."""
+
+import math
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+# Section A of the paper's supplementary material: the 16×16 cross-attention maps.
+ATTENTION_LAYERS = (
+    "down_blocks.2.attentions.0.transformer_blocks.0.attn2",
+    "down_blocks.2.attentions.1.transformer_blocks.0.attn2",
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn2",
+    "up_blocks.1.attentions.1.transformer_blocks.0.attn2",
+    "up_blocks.1.attentions.2.transformer_blocks.0.attn2",
+)
+
+
+class AttentionCapture:
+    """Keeps each part token's attention map during the U-Net's forward pass.
+
+    The five layers compute their probabilities explicitly and keep the watched tokens' columns; every other
+    layer stays on scaled_dot_product_attention. Use as a context manager: leaving restores the processors.
+
+    Raises ValueError if the U-Net lacks one of the five layers.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel):
+        processors = unet.attn_processors
+        missing = [layer for layer in ATTENTION_LAYERS if f"{layer}.processor" not in processors]
+        if missing:
+            raise ValueError(f"this U-Net has no cross-attention layer {missing[0]}, which the attention loss needs")
+        self._unet = unet
+        self._original = processors
+        self._capturing = {layer: _CapturingProcessor() for layer in ATTENTION_LAYERS}
+        replaced = {f"{layer}.processor": processor for layer, processor in self._capturing.items()}
+        unet.set_attn_processor(processors | replaced)
+
+    def __enter__(self) -> "AttentionCapture":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unet.set_attn_processor(self._original)
+
+    def watch(self, columns: torch.Tensor) -> None:
+        """Choose the tokens to keep: (batch, part) long positions in the prompt, -1 where a part has none."""
+        for processor in self._capturing.values():
+            processor.columns = columns
+
+    def maps(self) -> torch.Tensor:
+        """Ā of Eq. 5: the mean over heads and layers, (batch, part, height, width) float32."""
+        maps = torch.stack([processor.kept for processor in self._capturing.values()]).mean(0)
+        side = math.isqrt(maps.shape[-1])
+        return maps.unflatten(-1, (side, side))
+
+
+class _CapturingProcessor(nn.Module):
+    """diffusers' AttnProcessor2_0 with the softmax written out, so that its columns can be kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns: torch.Tensor | None = None
+        self.kept: torch.Tensor | None = None
+
+    def forward(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        key = attn.to_k(encoder_hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        value = attn.to_v(encoder_hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        scores = query @ key.transpose(-1, -2) * attn.scale
+        if attention_mask is not None:
+            scores = scores + attention_mask.unflatten(0, (-1, attn.heads))
+        probabilities = scores.float().softmax(-1)  # (batch, head, location, token)
+
+        over_heads = probabilities.mean(1).transpose(1, 2)  # (batch, token, location)
+        index = self.columns.clamp(min=0)[..., None].expand(-1, -1, over_heads.shape[-1])
+        self.kept = over_heads.gather(1, index) * (self.columns >= 0)[..., None]
+
+        mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)
+        return attn.to_out[1](attn.to_out[0](mixed))

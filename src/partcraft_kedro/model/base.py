@@ -1,0 +1,33 @@
+"""Loading a base model: the embedded `tiny`, a local folder, or a hub id, all by the same code."""
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+from partcraft_kedro.assets import resolve_model
+from partcraft_kedro.errors import UserError
+
+
+def load_base(model: str, device: str = "cpu") -> StableDiffusionPipeline:
+    """A frozen Stable Diffusion pipeline in float32 with a DPM-Solver++ sampler; safetensors only.
+
+    model: `tiny`, a folder in diffusers' layout, or a hub id.
+    Raises UserError if it cannot be loaded.
+    """
+    folder = resolve_model(model, "base", "base.model")
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, safety_checker=None, requires_safety_checker=False, use_safetensors=True, torch_dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"base.model={model!r} cannot be loaded as a Stable Diffusion model: {reason}") from error
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        module.eval().requires_grad_(False)
+    return pipeline.to(device)
+
+
+def picture_size(pipeline: StableDiffusionPipeline) -> int:
+    """The side, in pixels, of the pictures a base model was trained on."""
+    return pipeline.unet.config.sample_size * pipeline.vae_scale_factor

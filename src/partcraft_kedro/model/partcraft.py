@@ -1,0 +1,139 @@
+"""A base model with part tokens and LoRA: what is trained, saved, loaded and sampled from."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.model.base import load_base
+from partcraft_kedro.model.injection import PartPrompts
+from partcraft_kedro.model.part_encoder import PartEncoder
+from partcraft_kedro.prompts import PartToken
+from partcraft_kedro.randomness import derive_seed
+
+_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class PartCraft:
+    """A frozen pipeline, its part prompts, and the two things that learn: part encoder and LoRA."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline, part_encoder: PartEncoder, settings: dict):
+        self.pipeline = pipeline
+        self.part_encoder = part_encoder.to(pipeline.device)
+        self.prompts = PartPrompts(pipeline.tokenizer, pipeline.text_encoder, self.part_encoder)
+        self.settings = settings
+
+    @classmethod
+    def create(
+        cls,
+        base: str,
+        device: str,
+        *,
+        variants: list[int],
+        rank: int,
+        lora_layers: str,
+        bottleneck_layers: int,
+        seed: int,
+    ) -> "PartCraft":
+        """A fresh model: LoRA that changes nothing yet, part tokens at the scale of words.
+
+        variants: the number of variants of each part, background first.
+        """
+        pipeline = load_base(base, device)
+        words = pipeline.text_encoder.get_input_embeddings().weight
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "initial weights"))
+            encoder = PartEncoder(
+                len(variants) - 1, max(variants), words.shape[1], layers=bottleneck_layers, scale=float(words.std())
+            )
+            kinds = ("attn2",) if lora_layers == "cross" else ("attn1", "attn2")
+            targets = [f"{kind}.{projection}" for kind in kinds for projection in _PROJECTIONS]
+            pipeline.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+        settings = {"base": base, "variants": variants, "bottleneck_layers": bottleneck_layers, "rank": rank}
+        return cls(pipeline, encoder, settings)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Everything that learns, by name."""
+        encoder = {f"part_encoder.{name}": p for name, p in self.part_encoder.named_parameters()}
+        lora = {f"unet.{name}": p for name, p in self.pipeline.unet.named_parameters() if p.requires_grad}
+        return encoder | lora
+
+    def save_adapter(self, folder: Path, training: dict) -> None:
+        """Write the adapter: LoRA in diffusers' format, encoder and tokens in safetensors, settings, a model card.
+
+        training: what the settings should tell about how it was made.
+        """
+        unet = self.pipeline.unet
+        self.pipeline.save_lora_weights(
+            folder,
+            unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
+            unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
+        )
+        state = {name: weight.detach().cpu().contiguous() for name, weight in self.part_encoder.state_dict().items()}
+        save_file(state, folder / "part_encoder.safetensors")
+        with torch.no_grad():
+            embeddings = self.part_encoder.all_embeddings().cpu()
+        largest = self.part_encoder.variant_count
+        tokens = {
+            str(PartToken(m, k)): embeddings[m * largest + k].clone()
+            for m, count in enumerate(self.settings["variants"])
+            for k in range(count)
+        }
+        save_file(tokens, folder / "part_tokens.safetensors")
+        settings = {**self.settings, "training": training}
+        (folder / "adapter.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        (folder / "README.md").write_text(_model_card(settings))
+
+    @classmethod
+    def load(cls, folder: Path, device: str) -> "PartCraft":
+        """Base model and adapter, ready to sample. Raises UserError if the adapter is not whole."""
+        try:
+            settings = json.loads((folder / "adapter.json").read_text())
+            state = load_file(folder / "part_encoder.safetensors")
+        except Exception as error:
+            raise UserError(f"{folder} does not hold a whole adapter ({error}): train again, or choose another.") from error
+        pipeline = load_base(settings["base"], device)
+        words = pipeline.text_encoder.get_input_embeddings().weight
+        variants = settings["variants"]
+        encoder = PartEncoder(
+            len(variants) - 1, max(variants), words.shape[1], layers=settings["bottleneck_layers"], scale=1.0
+        )
+        encoder.load_state_dict(state)
+        encoder.eval().requires_grad_(False)
+        pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
+        pipeline.fuse_lora()
+        return cls(pipeline, encoder, settings)
+
+
+def _model_card(settings: dict) -> str:
+    training = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings["training"].items()))
+    counts = ", ".join(map(str, settings["variants"]))
+    return f"""---
+base_model: {settings["base"]}
+library_name: diffusers
+tags: [partcraft, lora, text-to-image]
+---
+# PartCraft adapter
+
+Part tokens and LoRA for the base model `{settings["base"]}`. Part 0 is the background; the parts have
+{counts} variants. A prompt mixes words and tokens: `a photo of a [0,1] [2,3]`.
+
+| file | content |
+|---|---|
+| `pytorch_lora_weights.safetensors` | LoRA of rank {settings["rank"]}, for `pipeline.load_lora_weights` |
+| `part_tokens.safetensors` | one word embedding for each token `[m,k]` |
+| `part_encoder.safetensors` | the encoder that made them, to go on training |
+| `adapter.json` | what is needed to use them |
+
+## How it was trained
+| option | value |
+|---|---|
+{training}
+"""

@@ -1,0 +1,159 @@
+"""Every option of every stage: its type, bounds, unit and source. The values are in conf/.
+
+A misspelt option or a value out of bounds is refused before any stage runs.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+Share = Field(ge=0, le=1)
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataOptions(_Options):
+    """Where data lives."""
+
+    folder: Path
+    """The folder that holds `01_raw` … `08_reporting`."""
+    dataset: str
+    """Names the sub-folder of each layer."""
+
+    def layer(self, layer: str) -> Path:
+        """The dataset's folder in one layer, such as `04_feature`."""
+        return self.folder / layer / self.dataset
+
+
+class BaseModelOptions(_Options):
+    """The frozen text-to-image model."""
+
+    model: str
+    """`tiny`, a local folder in diffusers' layout, or a hub id."""
+    device: str
+    """Where training and sampling run: `cpu`, `cuda`, `mps`."""
+
+
+class ImagesOptions(_Options):
+    """The creatures that are drawn."""
+
+    species: PositiveInt
+    """How many species; tiny has never seen the looks of the first 20 of seed 0 together."""
+    pictures_per_species: int = Field(ge=2)
+    """Pictures of each species, both splits together."""
+    test_fraction: float = Share
+    """Share of each species' pictures kept for evaluation."""
+    worst_broken_share: float = Share
+    """Above this share of broken pictures the run stops; below it they are set aside."""
+    seed: NonNegativeInt
+    """Of species, poses and backgrounds."""
+
+
+class FeaturesOptions(_Options):
+    """Dense features."""
+
+    model: str
+    """`tiny`, a local folder, or a hub id of DINOv2's architecture."""
+    batch_size: PositiveInt
+    """Pictures a forward pass."""
+    shard_size: PositiveInt
+    """Pictures a file."""
+
+
+class PartsOptions(_Options):
+    """Part discovery: three tiers of cosine k-means."""
+
+    parts: PositiveInt
+    """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs)."""
+    variants: PositiveInt
+    """K, the number of variants of each part and of the background (the paper: 256)."""
+    starts: PositiveInt
+    """k-means++ starts, of which the best is kept."""
+    iterations: PositiveInt
+    """Lloyd iterations at most."""
+    least_patches: PositiveInt
+    """A part that covers fewer patches of a picture counts as absent there."""
+    seed: NonNegativeInt
+    """Of k-means."""
+
+
+class TrainOptions(_Options):
+    """LoRA training under the attention loss."""
+
+    steps: PositiveInt
+    """Optimizer steps."""
+    batch_size: PositiveInt
+    """Pictures a forward pass (the paper: 2)."""
+    accumulation: PositiveInt
+    """Forward passes an optimizer step (the authors' code: 4)."""
+    learning_rate: PositiveFloat
+    """Constant, AdamW (the paper: 1e-4)."""
+    weight_decay: NonNegativeFloat
+    """AdamW's decoupled decay (the paper: .01); rows of the part table decay only in steps that use them."""
+    attention_weight: NonNegativeFloat
+    """λ_attn (the paper: .01)."""
+    rank: PositiveInt
+    """Of LoRA (diffusers' script: 4)."""
+    lora_layers: Literal["cross", "all"]
+    """`cross`: q, k, v, out of cross-attention (the paper); `all`: self-attention too (the authors' code)."""
+    bottleneck_layers: NonNegativeInt
+    """Linear layers of the MLP f of Eq. 4 (the paper: 2, the authors' code: 3); 0 is textual inversion."""
+    template_probability: float = Share
+    """How often another template than `a photo of a` is used (the authors' code: .5)."""
+    snr_gamma: PositiveFloat | None
+    """γ of min-SNR weighting (the authors' code: 5); none leaves the loss unweighted."""
+    max_gradient_norm: PositiveFloat
+    """Gradients are clipped to this norm (the authors' code: 1)."""
+    checkpoint_every: PositiveInt
+    """Steps between checkpoints."""
+    log_every: PositiveInt
+    """Steps that one logged mean covers."""
+    sample_every: PositiveInt
+    """Steps between sample pictures."""
+    seed: NonNegativeInt
+    """Of initial weights, order, flips, prompts, timesteps and noise."""
+
+
+class SamplingOptions(_Options):
+    """How pictures are sampled."""
+
+    steps: PositiveInt
+    """DPM-Solver++ steps (20 reach what the default sampler does in 50; the authors' code: 30, default sampler)."""
+    guidance: float = Field(ge=1)
+    """Classifier-free guidance scale (the authors' code: 7.5)."""
+    guidance_rescale: float = Share
+    """φ of Lin et al. 2023 (arXiv:2305.08891): tames the contrast that guidance adds on a zero-SNR schedule."""
+    negative_prompt: str
+    """What guidance leads away from."""
+    batch_size: PositiveInt
+    """Pictures a forward pass."""
+
+
+class GenerateOptions(_Options):
+    """Which pictures are generated for evaluation."""
+
+    sampling: SamplingOptions
+    split: Literal["train", "test"]
+    """The split whose pictures are reconstructed and composed (the paper: train)."""
+    reconstructions: PositiveInt
+    """Pictures reconstructed, at most (the paper: all)."""
+    compositions: NonNegativeInt
+    """Compositions for each number of sources (the paper: 500)."""
+    most_sources: int = Field(ge=1, le=4)
+    """The largest number of source pictures N of Algorithm 1 (the paper: 4)."""
+    seed: NonNegativeInt
+    """Of the choice of pictures and parts, and of initial noise."""
+
+
+class EvaluateOptions(_Options):
+    """How results are summed up."""
+
+    bootstrap: PositiveInt
+    """Resamples of each 95% interval."""
+    examples: PositiveInt
+    """Rows in each figure."""
+    seed: NonNegativeInt
+    """Of the bootstrap, the floor's random pictures, and the figures' examples."""

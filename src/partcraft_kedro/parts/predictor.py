@@ -1,0 +1,143 @@
+"""From features to parts: label maps and codes, with no need of the training data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from partcraft_kedro.errors import UserError
+
+ABSENT = -1  # the code of a part that a picture does not show
+
+
+class PartPredictor:
+    """The three tiers of centroids, and the features they were fitted on.
+
+    scene: (2, width), background first; parts: (M, width); variants: M+1 tensors (K_m, width), background first;
+    feature_model: what `FeatureExtractor` loads; least_patches: a smaller part counts as absent.
+    All centroids have unit length: every comparison is a cosine.
+    """
+
+    def __init__(
+        self,
+        scene: torch.Tensor,
+        parts: torch.Tensor,
+        variants: list[torch.Tensor],
+        *,
+        feature_model: str,
+        least_patches: int,
+    ):
+        self.scene = scene
+        self.parts = parts
+        self.variants = variants
+        self.feature_model = feature_model
+        self.least_patches = least_patches
+        self._extractor = None
+
+    @property
+    def part_count(self) -> int:
+        """M: the parts, without the background."""
+        return len(self.parts)
+
+    @property
+    def variant_count(self) -> int:
+        """K: the largest number of variants of any part."""
+        return max(len(variants) for variants in self.variants)
+
+    def label_maps(self, features: torch.Tensor) -> np.ndarray:
+        """Tiers 1 and 2: (n, patches, width) → (n, grid, grid) uint8, 0 the background, 1..M the parts."""
+        points = F.normalize(features.float(), dim=-1)
+        foreground = (points @ self.scene.T).argmax(-1) == 1
+        labels = torch.where(foreground, (points @ self.parts.T).argmax(-1) + 1, 0)
+        side = round(labels.shape[1] ** 0.5)
+        return labels.unflatten(1, (side, side)).to(torch.uint8).numpy()
+
+    def codes_of(self, features: torch.Tensor, label_maps: np.ndarray) -> np.ndarray:
+        """Tier 3: the variant of each part's mean feature, (n, M+1) int64, ABSENT where a part does not show."""
+        means, present = part_means(features, label_maps, self.part_count + 1, self.least_patches)
+        codes = torch.full(present.shape, ABSENT)
+        for m, variants in enumerate(self.variants):
+            nearest = (F.normalize(means[:, m], dim=-1) @ variants.T).argmax(-1)
+            codes[:, m] = torch.where(present[:, m], nearest, ABSENT)
+        return codes.numpy()
+
+    def segment(self, images: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Label maps (n, grid, grid) and codes (n, M+1) of pictures, in one pass.
+
+        images: (n, h, w, 3) uint8, or (n, 3, h, w) float in 0..1.
+        """
+        if self._extractor is None:
+            from partcraft_kedro.features.extractor import FeatureExtractor
+
+            self._extractor = FeatureExtractor(self.feature_model)
+        features = torch.cat([self._extractor(batch) for batch in _batches(images)])
+        label_maps = self.label_maps(features)
+        return label_maps, self.codes_of(features, label_maps)
+
+    def predict(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
+        """`part_predictor.predict` of the paper's algorithms: pictures → codes (n, M+1)."""
+        return self.segment(images)[1]
+
+    def masks(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Pictures → one binary mask a part, (n, M+1, grid, grid) bool."""
+        return masks_of(self.segment(images)[0], self.part_count)
+
+    def get_centroids(self, codes: np.ndarray) -> np.ndarray:
+        """`part_predictor.get_centroids`: codes (n, M+1) → centroids (n, M+1, width); zeros for absent parts."""
+        table = torch.zeros(len(self.variants), self.variant_count, self.parts.shape[-1])
+        for m, variants in enumerate(self.variants):
+            table[m, : len(variants)] = variants
+        chosen = table[torch.arange(codes.shape[1]), torch.as_tensor(codes).clamp(min=0)]
+        return chosen.where(torch.as_tensor(codes)[..., None] != ABSENT, 0.0).numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write `centroids.safetensors` and `part_predictor.json`."""
+        tensors = {f"variants.{m}": variants for m, variants in enumerate(self.variants)}
+        tensors |= {"scene": self.scene, "parts": self.parts}
+        save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "centroids.safetensors")
+        settings = {
+            "feature_model": self.feature_model,
+            "least_patches": self.least_patches,
+            "parts": self.part_count,
+            "variants": [len(variants) for variants in self.variants],
+        }
+        (folder / "part_predictor.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "PartPredictor":
+        """Raises UserError if the folder does not hold a whole predictor."""
+        try:
+            settings = json.loads((folder / "part_predictor.json").read_text())
+            tensors = load_file(folder / "centroids.safetensors")
+            return cls(
+                tensors["scene"],
+                tensors["parts"],
+                [tensors[f"variants.{m}"] for m in range(settings["parts"] + 1)],
+                feature_model=settings["feature_model"],
+                least_patches=settings["least_patches"],
+            )
+        except Exception as error:
+            raise UserError(f"{folder} does not hold a whole part predictor ({error}): run the parts stage again.") from error
+
+
+def part_means(
+    features: torch.Tensor, label_maps: np.ndarray, labels: int, least_patches: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each part's mean feature, (n, labels, width), and whether it shows, (n, labels) bool."""
+    members = F.one_hot(torch.from_numpy(label_maps).long().flatten(1), labels).float()  # (n, patch, label)
+    sizes = members.sum(1)
+    means = torch.einsum("npl,npd->nld", members, features.float()) / sizes.clamp(min=1)[..., None]
+    return means, sizes >= least_patches
+
+
+def masks_of(label_maps: np.ndarray, part_count: int) -> np.ndarray:
+    """Label maps (n, grid, grid) → one binary mask a part, (n, M+1, grid, grid) bool."""
+    return label_maps[:, None] == np.arange(part_count + 1)[None, :, None, None]
+
+
+def _batches(images: np.ndarray | torch.Tensor, size: int = 64):
+    for start in range(0, len(images), size):
+        yield images[start : start + size]

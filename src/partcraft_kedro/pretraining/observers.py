@@ -1,0 +1,113 @@
+"""tiny's two observers: the vision transformer whose features are clustered, and the judge.
+
+The transformer stands in for DINOv2, whose features vary first between foreground and background, then between
+parts, then between a part's variants. A network trained to name everything has no such order, and k-means on it
+splits by colour. Here the order is the objective: each patch's feature is regressed on a vector whose groups of
+coordinates - foreground, part, background kind, colour, pattern - have weights that fall in that order, turned
+by a random rotation. Discovery sees nothing of this: it gets features, no labels.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import Dinov2Config, Dinov2Model
+
+from partcraft_kedro.evaluation.judge import Judge
+from partcraft_kedro.pretraining.fitting import fit
+from partcraft_kedro.pretraining.pictures import PretrainingPictures, patch_codes, patch_fractions
+from partcraft_kedro.randomness import numpy_generator, torch_generator
+
+# Foreground, part, background kind, colour, pattern.
+CODE_WEIGHTS = (1.0, 1.0, 0.5, 0.5, 0.4)
+
+
+def build_vit() -> Dinov2Model:
+    """DINOv2's architecture, four layers of width 96, 8-pixel patches: 16×16 of them on a 128×128 picture."""
+    return Dinov2Model(
+        Dinov2Config(
+            image_size=128,
+            patch_size=8,
+            hidden_size=96,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            mlp_ratio=3,
+            initializer_range=0.05,
+        )
+    )
+
+
+class _PatchFeatures(nn.Module):
+    """The last block's hidden state before the final norm, without the class token."""
+
+    def __init__(self, vit: Dinov2Model):
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        states = self.vit.encoder(self.vit.embeddings(pictures * 2 - 1)).last_hidden_state[:, 1:]
+        return states.unflatten(1, (16, 16))
+
+
+def _degraded(pictures: np.ndarray, rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
+    """Pictures as (n, 3, 128, 128) in 0..1: mirrored, dimmed, noisy or soft, as generated ones may be."""
+    batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    batch = batch * torch.from_numpy(rng.uniform(0.85, 1.1, (len(batch), 1, 1, 1))).float()
+    soft = F.interpolate(F.avg_pool2d(batch, 2), scale_factor=2, mode="bilinear")
+    blend = torch.from_numpy(rng.uniform(0, 1, (len(batch), 1, 1, 1)) ** 2).float()
+    noise = torch.randn(batch.shape, generator=generator)
+    batch = batch + blend * (soft - batch)
+    return (batch + noise * float(rng.uniform(0, 0.06))).clamp(0, 1)
+
+
+def _batch(pictures: PretrainingPictures, purpose: str, step: int, batch_size: int, seed: int):
+    rng, generator = numpy_generator(seed, purpose, step), torch_generator(seed, purpose, step)
+    rows = np.sort(rng.integers(0, len(pictures), batch_size))
+    fractions = patch_fractions(pictures.masks[rows])
+    return _degraded(pictures.pictures[rows], rng, generator), fractions, pictures.attributes[rows]
+
+
+def train_vit(
+    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int, seconds: float
+) -> Dinov2Model:
+    """Regress every patch's feature on its rotated, ordered code."""
+    torch.manual_seed(seed)
+    network = _PatchFeatures(build_vit())
+    width = network.vit.config.hidden_size
+    rotation = torch.linalg.qr(torch.randn(width, 23, generator=torch_generator(seed, "rotation")))[0]
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        batch, fractions, attributes = _batch(pictures, "vit", step, batch_size, seed)
+        codes = torch.from_numpy(patch_codes(fractions, attributes, CODE_WEIGHTS))
+        return (network(batch) - 4 * codes @ rotation.T).square().sum(-1).mean()
+
+    return fit(
+        network, loss_of_step, folder, steps=steps, learning_rate=2e-3, stop_after_seconds=seconds
+    ).vit
+
+
+def train_judge(
+    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int, seconds: float
+) -> Judge:
+    """Cross-entropy of label, background kind, colour and pattern, each patch by its largest label."""
+    torch.manual_seed(seed)
+    judge = Judge()
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        batch, fractions, attributes = _batch(pictures, "judge", step, batch_size, seed)
+        label, kind, colour, pattern = judge(batch)
+        truth = torch.from_numpy(fractions.argmax(-1))
+        of_patch = torch.from_numpy(
+            np.take_along_axis(attributes[:, None, None].astype(np.int64), truth[..., None, None].numpy(), 3)
+        )[..., 0, :]
+        background, nothing = truth == 0, -100
+        return (
+            F.cross_entropy(label, truth)
+            + F.cross_entropy(kind, of_patch[..., 0].where(background, nothing))
+            + F.cross_entropy(colour, of_patch[..., 0].where(~background, nothing))
+            + F.cross_entropy(pattern, of_patch[..., 1].where(~background, nothing))
+        )
+
+    return fit(judge, loss_of_step, folder, steps=steps, learning_rate=2e-3, stop_after_seconds=seconds)

@@ -1,0 +1,98 @@
+"""Part tokens: `[m,k]` stands for variant k of part m (Eq. 3); part 0 is the background."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from partcraft_kedro.errors import UserError
+
+# `[2,101]`, or `2:101` as the authors' scripts write it.
+_TOKEN = re.compile(r"\[\s*(\d+)\s*,\s*(\d+)\s*\]|(?<![\w:])(\d+):(\d+)(?![\w:])")
+
+# `{}` takes the tokens. The first is the paper's; the others vary the picture's kind, not its content.
+TEMPLATES = (
+    "a photo of a {}",
+    "a rendering of a {}",
+    "a cropped photo of the {}",
+    "the photo of a {}",
+    "a photo of a clean {}",
+    "a photo of a dirty {}",
+    "a dark photo of the {}",
+    "a photo of my {}",
+    "a photo of the cool {}",
+    "a close-up photo of a {}",
+    "a bright photo of the {}",
+    "a cropped photo of a {}",
+    "a photo of the {}",
+    "a good photo of the {}",
+    "a photo of one {}",
+    "a close-up photo of the {}",
+    "a rendition of the {}",
+    "a photo of the clean {}",
+    "a rendition of a {}",
+    "a photo of a nice {}",
+    "a good photo of a {}",
+    "a photo of the nice {}",
+    "a photo of the small {}",
+    "a photo of the weird {}",
+    "a photo of the large {}",
+    "a photo of a cool {}",
+    "a photo of a small {}",
+)
+
+
+class PartToken(NamedTuple):
+    """Variant `variant` of part `part`."""
+
+    part: int
+    variant: int
+
+    def __str__(self) -> str:
+        return f"[{self.part},{self.variant}]"
+
+
+def tokens_of(code: np.ndarray) -> list[PartToken]:
+    """A code (M+1,) as tokens; absent parts (negative entries) get none."""
+    return [PartToken(part, int(variant)) for part, variant in enumerate(code) if variant >= 0]
+
+
+def compose_prompt(
+    code: np.ndarray, rng: np.random.Generator | None = None, template_probability: float = 0.0
+) -> str:
+    """`a photo of a [0,4] [1,222] … [M,K]`.
+
+    With a generator, the tokens come in random order, and with `template_probability` another template is used.
+    """
+    tokens = tokens_of(code)
+    template = TEMPLATES[0]
+    if rng is not None:
+        tokens = [tokens[i] for i in rng.permutation(len(tokens))]
+        if rng.uniform() < template_probability:
+            template = TEMPLATES[rng.integers(len(TEMPLATES))]
+    return template.format(" ".join(map(str, tokens)))
+
+
+def find_tokens(text: str) -> list[PartToken]:
+    """The part tokens in a text, in order of appearance, in either notation."""
+    return [PartToken(*(int(n) for n in match.groups() if n is not None)) for match in _TOKEN.finditer(text)]
+
+
+def parse_tokens(text: str, variants: list[int]) -> str:
+    """Check a prompt and bring its part tokens to the form `[m,k]`; free text stays as it is.
+
+    variants: the number of variants of each part, background first.
+    Raises UserError naming the token that no adapter with these parts knows, or a part named twice.
+    """
+    tokens = find_tokens(text)
+    for token in tokens:
+        if token.part >= len(variants):
+            raise UserError(f"Prompt token {token} names part {token.part}, but parts go from 0 to {len(variants) - 1}.")
+        if token.variant >= variants[token.part]:
+            last = variants[token.part] - 1
+            raise UserError(f"Prompt token {token} names variant {token.variant}, but part {token.part} has 0 to {last}.")
+    parts = [token.part for token in tokens]
+    for token in tokens:
+        if parts.count(token.part) > 1:
+            raise UserError(f"The prompt names part {token.part} more than once: keep one token for each part.")
+    return _TOKEN.sub(lambda match: str(PartToken(*(int(n) for n in match.groups() if n is not None))), text)

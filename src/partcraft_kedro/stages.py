@@ -1,0 +1,89 @@
+"""Long stages that never do the same work twice.
+
+A stage works in a folder named after its fingerprint: a hash of its options, its inputs' fingerprints and its
+version. A finished folder is reused as it is; an unfinished one is gone on with; a changed option means another
+folder. Files are written beside their place and renamed, and only the last one written says "finished", so
+nothing half-written is ever taken for whole.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+def fingerprint_of(value: Any) -> str:
+    """SHA-256 of a table, a file, a folder of files, or anything JSON can hold, as 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    if isinstance(value, pd.DataFrame):
+        digest.update(value.to_json(orient="split", double_precision=15).encode())
+    elif isinstance(value, Path):
+        for path in sorted(value.rglob("*")) if value.is_dir() else [value]:
+            if path.is_file():
+                digest.update(path.relative_to(value.parent).as_posix().encode())
+                digest.update(path.read_bytes())
+    else:
+        digest.update(json.dumps(value, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+class Stage:
+    """One stage's folder under `parent`, named `<name>-<fingerprint>`.
+
+    version: raised whenever the library would compute something else from the same options and inputs.
+    """
+
+    def __init__(self, parent: Path, name: str, *, version: int, options: dict, inputs: dict[str, str]):
+        self.key = {"stage": name, "version": version, "options": options, "inputs": inputs}
+        self.fingerprint = fingerprint_of(self.key)
+        self.folder = parent / f"{name}-{self.fingerprint}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "stage.json").exists():
+            write_json(self.folder / "stage.json", self.key)
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "finished.json").exists()
+
+    @property
+    def summary(self) -> dict:
+        """What `finish` was given."""
+        return json.loads((self.folder / "finished.json").read_text())
+
+    def finish(self, summary: dict | None = None) -> None:
+        """Declare the folder complete."""
+        write_json(self.folder / "finished.json", summary or {})
+
+
+def write_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a file beside `path`, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_file(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write(partial)
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Caches, one step, the loop, checkpoints; out comes an adapter."""

@@ -1,0 +1,88 @@
+"""One training step: L = L_ldm + λ_attn · L_attn."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+
+from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.losses import attention_inside, attention_loss, min_snr_weights
+from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.options import TrainOptions
+from partcraft_kedro.prompts import compose_prompt
+from partcraft_kedro.randomness import numpy_generator, torch_generator
+from partcraft_kedro.training.cache import TrainingCache
+
+
+@dataclass(frozen=True)
+class Batch:
+    """latents, noise: (n, c, h, w); timesteps: (n,); ids: (n, length); columns: (n, M+1) positions of the
+    parts' tokens, -1 where there is none; masks: (n, M+1, grid, grid) bool."""
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    ids: torch.Tensor
+    columns: torch.Tensor
+    masks: torch.Tensor
+
+
+def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, micro_step: int) -> Batch:
+    """The batch of one forward pass, a function of the seed and the number of the pass alone."""
+    seed, size = options.seed, options.batch_size
+    positions = range(micro_step * size, (micro_step + 1) * size)
+    epochs = {position // len(cache) for position in positions}
+    orders = {epoch: numpy_generator(seed, "order", epoch).permutation(len(cache)) for epoch in epochs}
+    rows = [orders[position // len(cache)][position % len(cache)] for position in positions]
+
+    rng = numpy_generator(seed, "batch", micro_step)
+    flips = rng.integers(0, 2, size)
+    prompts = [compose_prompt(cache.codes[row], rng, options.template_probability) for row in rows]
+    ids, columns = model.prompts.tokenize(prompts)
+
+    generator = torch_generator(seed, "noise", micro_step)
+    mean, std = cache.mean[flips, rows].float(), cache.std[flips, rows].float()
+    sample = mean + std * torch.randn(mean.shape, generator=generator)
+    steps = model.pipeline.scheduler.config.num_train_timesteps
+    parts = torch.arange(cache.codes.shape[1])[None, :, None, None]
+    device = model.pipeline.device
+    return Batch(
+        latents=(sample * model.pipeline.vae.config.scaling_factor).to(device),
+        noise=torch.randn(mean.shape, generator=generator).to(device),
+        timesteps=torch.randint(steps, (size,), generator=generator).to(device),
+        ids=ids.to(device),
+        columns=columns.to(device),
+        masks=(cache.label_maps[flips, rows][:, None] == parts).to(device),
+    )
+
+
+def training_loss(
+    model: PartCraft, capture: AttentionCapture, noise_schedule: DDPMScheduler, batch: Batch, options: TrainOptions
+) -> dict[str, torch.Tensor]:
+    """`loss`, its terms `loss_ldm` and `loss_attention`, and `attention_inside`, each a scalar.
+
+    The squared error is on what the base model predicts: noise, v, or the clean latents.
+    """
+    noisy = noise_schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
+    prediction_type = noise_schedule.config.prediction_type
+    if prediction_type == "v_prediction":
+        target = noise_schedule.get_velocity(batch.latents, batch.noise, batch.timesteps)
+    else:
+        target = batch.noise if prediction_type == "epsilon" else batch.latents
+    capture.watch(batch.columns)
+    words = model.prompts.encode(batch.ids)
+    predicted = model.pipeline.unet(noisy, batch.timesteps, words, return_dict=False)[0]
+
+    errors = F.mse_loss(predicted.float(), target, reduction="none").mean((1, 2, 3))
+    if options.snr_gamma is not None:
+        alphas = noise_schedule.alphas_cumprod.to(errors.device)
+        errors = errors * min_snr_weights(alphas, batch.timesteps, options.snr_gamma, prediction_type)
+    maps = capture.maps()
+    of_attention = attention_loss(maps, batch.masks)
+    return {
+        "loss": errors.mean() + options.attention_weight * of_attention,
+        "loss_ldm": errors.mean().detach(),
+        "loss_attention": of_attention.detach(),
+        "attention_inside": attention_inside(maps.detach(), batch.masks).nanmean(),
+    }
