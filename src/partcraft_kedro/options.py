@@ -157,3 +157,24 @@ class EvaluateOptions(_Options):
     """Rows in each figure."""
     seed: NonNegativeInt
     """Of the bootstrap, the floor's random pictures, and the figures' examples."""
+
+
+class PretrainOptions(_Options):
+    """How tiny is made."""
+
+    pictures: PositiveInt
+    """Creatures drawn to learn from."""
+    species: PositiveInt
+    """Species of the default dataset whose look pairs are held out."""
+    autoencoder_steps: PositiveInt
+    """Steps of the VAE, 12 crops each."""
+    decoder_steps: PositiveInt
+    """Further steps of the VAE's decoder alone, 12 crops each."""
+    observer_steps: PositiveInt
+    """Steps of the vision transformer, and of the judge, 32 pictures each."""
+    base_steps: PositiveInt
+    """Steps of text encoder and U-Net."""
+    batch_size: PositiveInt
+    """Pictures a step of text encoder and U-Net."""
+    seed: NonNegativeInt
+    """Of everything drawn; must differ from images.seed."""

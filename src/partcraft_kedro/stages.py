@@ -8,7 +8,6 @@ nothing half-written is ever taken for whole.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +65,7 @@ def write_file(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         write(partial)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ EMR and CoSim reuse the clusters that supervised the training. The judge shares 
 convolutional network, trained on the generator's exact attributes, other pictures and no vision transformer.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ class Judge(nn.Module):
         widths = (3, 24, 48, 96)
         stem = [
             layer
-            for inner, outer in zip(widths[:-1], widths[1:], strict=True)
+            for inner, outer in pairwise(widths)
             for layer in (nn.Conv2d(inner, outer, 4, 2, 1), nn.GroupNorm(8, outer), nn.ReLU())
         ]
         wide = [
@@ -48,8 +49,7 @@ class Judge(nn.Module):
         where = nn.functional.one_hot(label.argmax(1), len(LABELS)).permute(0, 3, 1, 2).float()
         sizes = where.sum((2, 3))
         votes = [
-            torch.einsum("nlhw,nchw->nlc", where, group.softmax(1)).argmax(-1)
-            for group in (kind, colour, pattern)
+            torch.einsum("nlhw,nchw->nlc", where, group.softmax(1)).argmax(-1) for group in (kind, colour, pattern)
         ]
         kinds, colours, patterns = list(BACKGROUNDS), list(COLOURS), PATTERNS
         judged = []
@@ -63,9 +63,8 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def embed(self, pictures: torch.Tensor) -> torch.Tensor:
-        """The mean and spread over the picture of the last features, (n, 192), for distances."""
-        features = self.layers(pictures * 2 - 1).flatten(2)
-        return torch.cat([features.mean(-1), features.std(-1)], dim=1)
+        """The mean over the picture of the last features, (n, 96), for distances."""
+        return self.layers(pictures * 2 - 1).mean((2, 3))
 
     def save(self, path: Path) -> None:
         save_file({name: weight.half().contiguous() for name, weight in self.state_dict().items()}, path)

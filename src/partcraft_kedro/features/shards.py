@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
@@ -29,11 +30,19 @@ def write_shards(
 
 
 class FeatureShards:
-    """Reads a folder of shards in order: each iteration yields (pictures, patches, width) float32."""
+    """Reads a folder of shards in order: each iteration yields (pictures, patches, width) float32.
 
-    def __init__(self, folder: Path):
+    chosen: which pictures to yield, (n,) bool; all if None.
+    """
+
+    def __init__(self, folder: Path, chosen: np.ndarray | None = None):
         self._shards = sorted(folder.glob("features-*.safetensors"))
+        self._chosen = chosen
 
     def __iter__(self) -> Iterator[torch.Tensor]:
+        start = 0
         for shard in self._shards:
-            yield load_file(shard)["features"].float()
+            features = load_file(shard)["features"].float()
+            stop = start + len(features)
+            yield features if self._chosen is None else features[torch.from_numpy(self._chosen[start:stop])]
+            start = stop

@@ -28,15 +28,19 @@ def sample_pictures(
     words = model.prompts.encode(model.prompts.tokenize([*checked, options.negative_prompt])[0])
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     noise = torch.stack([torch.randn(shape, generator=torch_generator(seed, "picture", name)) for name in names])
-    return pipeline(
-        prompt_embeds=words[:-1],
-        negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
-        latents=noise.to(pipeline.device),
-        num_inference_steps=options.steps,
-        guidance_scale=options.guidance,
-        guidance_rescale=options.guidance_rescale,
-        output_type="pt",
-    ).images.float().cpu()
+    return (
+        pipeline(
+            prompt_embeds=words[:-1],
+            negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
+            latents=noise.to(pipeline.device),
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance,
+            guidance_rescale=options.guidance_rescale,
+            output_type="pt",
+        )
+        .images.float()
+        .cpu()
+    )
 
 
 def write_pictures(

@@ -145,9 +145,7 @@ def held_out_pairs(species: list[Creature]) -> set[tuple]:
     A picture that shares neither its (head, wing) looks nor its (body, tail) looks with any species
     cannot show a species' combination.
     """
-    return {("head", "wing", s.head, s.wing) for s in species} | {
-        ("body", "tail", s.body, s.tail) for s in species
-    }
+    return {("head", "wing", s.head, s.wing) for s in species} | {("body", "tail", s.body, s.tail) for s in species}
 
 
 def is_held_out(creature: Creature, pairs: set[tuple]) -> bool:
@@ -206,9 +204,7 @@ def _shapes(creature: Creature, pose: Pose, x: np.ndarray, y: np.ndarray):
         for side in (-0.5, 0.5):
             knee = side * pose.stride * unit
             distance = np.minimum(distance, _capsule(x, y, (knee * 0.7, hips), (knee, feet)) - 0.13 * legs)
-            distance = np.minimum(
-                distance, _capsule(x, y, (knee, feet), (knee + 0.2 * legs, feet)) - 0.11 * legs
-            )
+            distance = np.minimum(distance, _capsule(x, y, (knee, feet), (knee + 0.2 * legs, feet)) - 0.11 * legs)
         yield "legs", distance, _paint(creature.legs, y, x)
 
     bx, by = at(0, 0, -0.15)

@@ -43,8 +43,11 @@ class AttentionCapture:
     def __exit__(self, *_: object) -> None:
         self._unet.set_attn_processor(self._original)
 
-    def watch(self, columns: torch.Tensor) -> None:
-        """Choose the tokens to keep: (batch, part) long positions in the prompt, -1 where a part has none."""
+    def watch(self, columns: torch.Tensor | None) -> None:
+        """Choose the tokens to keep: (batch, part) long positions in the prompt, -1 where a part has none.
+
+        With None nothing is kept, as when pictures are sampled in the middle of training.
+        """
         for processor in self._capturing.values():
             processor.columns = columns
 
@@ -78,9 +81,10 @@ class _CapturingProcessor(nn.Module):
             scores = scores + attention_mask.unflatten(0, (-1, attn.heads))
         probabilities = scores.float().softmax(-1)  # (batch, head, location, token)
 
-        over_heads = probabilities.mean(1).transpose(1, 2)  # (batch, token, location)
-        index = self.columns.clamp(min=0)[..., None].expand(-1, -1, over_heads.shape[-1])
-        self.kept = over_heads.gather(1, index) * (self.columns >= 0)[..., None]
+        if self.columns is not None:
+            over_heads = probabilities.mean(1).transpose(1, 2)  # (batch, token, location)
+            index = self.columns.clamp(min=0)[..., None].expand(-1, -1, over_heads.shape[-1])
+            self.kept = over_heads.gather(1, index) * (self.columns >= 0)[..., None]
 
         mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](mixed))

@@ -98,7 +98,9 @@ class PartCraft:
             settings = json.loads((folder / "adapter.json").read_text())
             state = load_file(folder / "part_encoder.safetensors")
         except Exception as error:
-            raise UserError(f"{folder} does not hold a whole adapter ({error}): train again, or choose another.") from error
+            raise UserError(
+                f"{folder} does not hold a whole adapter ({error}): train again, or choose another."
+            ) from error
         pipeline = load_base(settings["base"], device)
         words = pipeline.text_encoder.get_input_embeddings().weight
         variants = settings["variants"]

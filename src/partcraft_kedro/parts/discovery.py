@@ -38,9 +38,7 @@ def discover_parts(
             yield chunk[(F.normalize(chunk, dim=-1) @ scene.T).argmax(-1) == 1]
 
     part_centroids = cosine_kmeans(foreground, parts, purpose="parts", **options)
-    predictor = PartPredictor(
-        scene, part_centroids, [], feature_model=feature_model, least_patches=least_patches
-    )
+    predictor = PartPredictor(scene, part_centroids, [], feature_model=feature_model, least_patches=least_patches)
 
     means_of_parts: list[list[torch.Tensor]] = [[] for _ in range(parts + 1)]
     for chunk in features:
@@ -69,8 +67,6 @@ def _background_first(scene: torch.Tensor, features: Iterable[torch.Tensor]) -> 
         second = labels.unflatten(1, (side, side)).float()
         quarter = side // 4
         centre = second[:, quarter : side - quarter, quarter : side - quarter].mean()
-        ring = torch.cat(
-            [second[:, 0], second[:, -1], second[:, 1:-1, 0], second[:, 1:-1, -1]], dim=1
-        ).mean()
+        ring = torch.cat([second[:, 0], second[:, -1], second[:, 1:-1, 0], second[:, 1:-1, -1]], dim=1).mean()
         excess += torch.stack([centre - ring, ring - centre]) * len(chunk)
     return scene if excess[0] > 0 else scene.flip(0)

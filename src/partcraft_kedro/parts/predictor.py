@@ -120,7 +120,9 @@ class PartPredictor:
                 least_patches=settings["least_patches"],
             )
         except Exception as error:
-            raise UserError(f"{folder} does not hold a whole part predictor ({error}): run the parts stage again.") from error
+            raise UserError(
+                f"{folder} does not hold a whole part predictor ({error}): run the parts stage again."
+            ) from error
 
 
 def part_means(

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
+from partcraft_kedro.model.base import to_vae
 from partcraft_kedro.pretraining.fitting import fit
 from partcraft_kedro.pretraining.pictures import PretrainingPictures
 from partcraft_kedro.randomness import numpy_generator
@@ -28,13 +29,8 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def to_network(pictures: np.ndarray) -> torch.Tensor:
-    """(n, h, w, 3) uint8 → (n, 3, h, w) float32 in -1..1, the range of every diffusers VAE."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def train_autoencoder(
-    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int, seconds: float
+    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int
 ) -> AutoencoderKL:
     """L1 + L2 reconstruction and a weak KL term; then scales the latents to unit variance."""
     torch.manual_seed(seed)
@@ -42,14 +38,7 @@ def train_autoencoder(
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = numpy_generator(seed, "autoencoder", step)
-        rows, top, left = rng.integers(0, (len(pictures), 65, 65), size=(batch_size, 3)).T
-        crops = np.stack(
-            [
-                pictures.pictures[i, t : t + _CROP, x : x + _CROP]
-                for i, t, x in zip(rows, top, left, strict=True)
-            ]
-        )
-        real = to_network(crops)
+        real = _crops(pictures, rng, batch_size)
         posterior = vae.encode(real).latent_dist
         noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape, dtype=np.float32))
         again = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -62,9 +51,32 @@ def train_autoencoder(
         steps=steps,
         learning_rate=2e-3,
         weight_decay=0.0,
-        stop_after_seconds=seconds,
     )
     with torch.no_grad():
-        latents = vae.encode(to_network(pictures.pictures[:64])).latent_dist.mean
+        latents = vae.encode(to_vae(pictures.pictures[:64])).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
     return vae
+
+
+def train_decoder(
+    vae: AutoencoderKL, pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int
+) -> AutoencoderKL:
+    """Go on training the decoder alone: latents, and whatever learned from them, stay as they are."""
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.post_quant_conv.requires_grad_(True)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        real = _crops(pictures, numpy_generator(seed, "decoder", step), batch_size)
+        with torch.no_grad():
+            latents = vae.encode(real).latent_dist.mean
+        again = vae.decode(latents).sample
+        return F.l1_loss(again, real) + F.mse_loss(again, real)
+
+    return fit(vae, loss_of_step, folder, steps=steps, learning_rate=2e-3, weight_decay=0.0)
+
+
+def _crops(pictures: PretrainingPictures, rng: np.random.Generator, batch_size: int) -> torch.Tensor:
+    rows, top, left = rng.integers(0, (len(pictures), 65, 65), size=(batch_size, 3)).T
+    corners = zip(rows, top, left, strict=True)
+    return to_vae(np.stack([pictures.pictures[i, t : t + _CROP, x : x + _CROP] for i, t, x in corners]))

@@ -20,8 +20,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from partcraft_kedro.images import creatures
 from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.base import to_vae
 from partcraft_kedro.model.losses import attention_loss
-from partcraft_kedro.pretraining.autoencoder import to_network
 from partcraft_kedro.pretraining.fitting import fit
 from partcraft_kedro.pretraining.pictures import PretrainingPictures, caption, patch_codes, patch_fractions
 from partcraft_kedro.randomness import numpy_generator, torch_generator
@@ -50,9 +50,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
-    return CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=_CONTEXT
-    )
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=_CONTEXT)
 
 
 def _byte_alphabet() -> list[str]:
@@ -138,7 +136,7 @@ def encode_pictures(vae: AutoencoderKL, pictures: np.ndarray, path: Path) -> np.
         partial = path.with_suffix(".partial.npy")
         latents = np.lib.format.open_memmap(partial, "w+", np.float16, (len(pictures), 4, 64, 64))
         for start in range(0, len(pictures), 64):
-            mean = vae.encode(to_network(pictures[start : start + 64])).latent_dist.mean
+            mean = vae.encode(to_vae(pictures[start : start + 64])).latent_dist.mean
             latents[start : start + 64] = (mean * vae.config.scaling_factor).half().numpy()
         latents.flush()
         partial.rename(path)
@@ -154,7 +152,6 @@ def train_base(
     batch_size: int,
     learning_rate: float,
     seed: int,
-    seconds: float,
 ) -> StableDiffusionPipeline:
     """Learn v from noisy latents and captions; returns the finished pipeline.
 
@@ -223,8 +220,7 @@ def train_base(
         loss_of_step,
         folder,
         steps=steps,
-        learning_rate=learning_rate,
-        stop_after_seconds=seconds,
+        learning_rate=1.5e-3,
         on_checkpoint=gauge,
     )
     capture.__exit__()

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
+
+from partcraft_kedro.stages import write_file
 
 
 def fit(
@@ -23,14 +23,13 @@ def fit(
     weight_decay: float = 0.01,
     average: float = 0.999,
     checkpoint_every: int = 500,
-    stop_after_seconds: float = math.inf,
     on_checkpoint: Callable[[int, nn.Module], None] = lambda step, module: None,
 ) -> nn.Module:
     """Minimise with AdamW, 2% linear warm-up, cosine decay to 2%, and an exponential moving average of weights.
 
     `loss_of_step(step)` must draw its randomness from the step alone. Every `checkpoint_every` steps the state
     goes to `folder` (written beside and renamed) and `on_checkpoint` sees the averaged weights.
-    Returns the module with its averaged weights; training may stop early by time and go on in a later call.
+    Returns the module with its averaged weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
@@ -63,8 +62,7 @@ def fit(
                 f"first/{name}": moments["exp_avg"].contiguous(),
                 f"second/{name}": moments["exp_avg_sq"].contiguous(),
             }
-        save_file(state, checkpoint.with_suffix(".partial"))
-        os.replace(checkpoint.with_suffix(".partial"), checkpoint)
+        write_file(checkpoint, lambda partial: save_file(state, partial))
 
     def with_averages(action: Callable[[], None]) -> None:
         kept = [parameter.detach().clone() for parameter in parameters]
@@ -74,7 +72,7 @@ def fit(
         for parameter, weights in zip(parameters, kept, strict=True):
             parameter.data.copy_(weights)
 
-    started, losses = time.monotonic(), []
+    losses = []
     warm_up = max(1, steps // 50)
     for step in tqdm(range(first, steps), initial=first, total=steps, desc=folder.name, mininterval=5):
         progress = step / steps
@@ -90,17 +88,14 @@ def fit(
         decay = min(average, (step + 1) / (step + 10))
         torch._foreach_lerp_([averages[name] for name in names], [p.data for p in parameters], 1 - decay)
         losses.append(loss.detach())
-        out_of_time = time.monotonic() - started > stop_after_seconds
-        if (step + 1) % checkpoint_every == 0 or step + 1 == steps or out_of_time:
+        if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
             save(step + 1)
             with log.open("a") as lines:
-                row = {"step": step + 1, "loss": float(torch.stack(losses).mean()), "time": time.time()}
+                row = {"step": step + 1, "loss": float(torch.stack(losses).mean())}
                 lines.write(json.dumps(row) + "\n")
             losses.clear()
             module.eval()
             with_averages(lambda done=step + 1: on_checkpoint(done, module))
-        if out_of_time:
-            break
     for name, parameter in zip(names, parameters, strict=True):
         parameter.data.copy_(averages[name])
     return module.eval()

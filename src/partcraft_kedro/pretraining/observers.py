@@ -45,6 +45,8 @@ class _PatchFeatures(nn.Module):
     def __init__(self, vit: Dinov2Model):
         super().__init__()
         self.vit = vit
+        vit.layernorm.requires_grad_(False)  # comes after the features
+        vit.embeddings.mask_token.requires_grad_(False)  # nothing is masked
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         states = self.vit.encoder(self.vit.embeddings(pictures * 2 - 1)).last_hidden_state[:, 1:]
@@ -69,9 +71,7 @@ def _batch(pictures: PretrainingPictures, purpose: str, step: int, batch_size: i
     return _degraded(pictures.pictures[rows], rng, generator), fractions, pictures.attributes[rows]
 
 
-def train_vit(
-    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int, seconds: float
-) -> Dinov2Model:
+def train_vit(pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int) -> Dinov2Model:
     """Regress every patch's feature on its rotated, ordered code."""
     torch.manual_seed(seed)
     network = _PatchFeatures(build_vit())
@@ -83,14 +83,10 @@ def train_vit(
         codes = torch.from_numpy(patch_codes(fractions, attributes, CODE_WEIGHTS))
         return (network(batch) - 4 * codes @ rotation.T).square().sum(-1).mean()
 
-    return fit(
-        network, loss_of_step, folder, steps=steps, learning_rate=2e-3, stop_after_seconds=seconds
-    ).vit
+    return fit(network, loss_of_step, folder, steps=steps, learning_rate=2e-3).vit
 
 
-def train_judge(
-    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int, seconds: float
-) -> Judge:
+def train_judge(pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int) -> Judge:
     """Cross-entropy of label, background kind, colour and pattern, each patch by its largest label."""
     torch.manual_seed(seed)
     judge = Judge()
@@ -110,4 +106,4 @@ def train_judge(
             + F.cross_entropy(pattern, of_patch[..., 1].where(~background, nothing))
         )
 
-    return fit(judge, loss_of_step, folder, steps=steps, learning_rate=2e-3, stop_after_seconds=seconds)
+    return fit(judge, loss_of_step, folder, steps=steps, learning_rate=2e-3)

@@ -95,9 +95,7 @@ def patch_fractions(masks: np.ndarray) -> np.ndarray:
     """The share of each label in each patch: (n, 128, 128) uint8 → (n, 16, 16, 6) float32."""
     side = masks.shape[1] // GRID
     blocks = masks.reshape(len(masks), GRID, side, GRID, side)
-    return np.stack([(blocks == label).mean((2, 4)) for label in range(len(creatures.LABELS))], -1).astype(
-        np.float32
-    )
+    return np.stack([(blocks == label).mean((2, 4)) for label in range(len(creatures.LABELS))], -1).astype(np.float32)
 
 
 def patch_codes(fractions: np.ndarray, attributes: np.ndarray, weights: tuple[float, ...]) -> np.ndarray:
@@ -117,6 +115,6 @@ def patch_codes(fractions: np.ndarray, attributes: np.ndarray, weights: tuple[fl
         np.einsum("nhwp,npc->nhwc", parts, colours[attributes[:, 1:, 0]]),
         np.einsum("nhwp,npc->nhwc", parts, patterns[attributes[:, 1:, 1]]),
     )
-    return np.concatenate(
-        [weight * group for weight, group in zip(weights, groups, strict=True)], -1
-    ).astype(np.float32)
+    return np.concatenate([weight * group for weight, group in zip(weights, groups, strict=True)], -1).astype(
+        np.float32
+    )

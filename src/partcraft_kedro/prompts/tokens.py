@@ -57,9 +57,7 @@ def tokens_of(code: np.ndarray) -> list[PartToken]:
     return [PartToken(part, int(variant)) for part, variant in enumerate(code) if variant >= 0]
 
 
-def compose_prompt(
-    code: np.ndarray, rng: np.random.Generator | None = None, template_probability: float = 0.0
-) -> str:
+def compose_prompt(code: np.ndarray, rng: np.random.Generator | None = None, template_probability: float = 0.0) -> str:
     """`a photo of a [0,4] [1,222] … [M,K]`.
 
     With a generator, the tokens come in random order, and with `template_probability` another template is used.
@@ -87,10 +85,14 @@ def parse_tokens(text: str, variants: list[int]) -> str:
     tokens = find_tokens(text)
     for token in tokens:
         if token.part >= len(variants):
-            raise UserError(f"Prompt token {token} names part {token.part}, but parts go from 0 to {len(variants) - 1}.")
+            raise UserError(
+                f"Prompt token {token} names part {token.part}, but parts go from 0 to {len(variants) - 1}."
+            )
         if token.variant >= variants[token.part]:
             last = variants[token.part] - 1
-            raise UserError(f"Prompt token {token} names variant {token.variant}, but part {token.part} has 0 to {last}.")
+            raise UserError(
+                f"Prompt token {token} names variant {token.variant}, but part {token.part} has 0 to {last}."
+            )
     parts = [token.part for token in tokens]
     for token in tokens:
         if parts.count(token.part) > 1:

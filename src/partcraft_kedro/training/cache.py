@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.model.base import to_vae
 from partcraft_kedro.stages import write_file
 
 _SHARD = 32  # pictures a file and a forward pass
@@ -32,17 +33,22 @@ class TrainingCache:
     def __len__(self) -> int:
         return len(self.codes)
 
-
-def to_vae(pictures: np.ndarray) -> torch.Tensor:
-    """(n, h, w, 3) uint8 → (n, 3, h, w) float32 in -1..1, the range of every diffusers VAE."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    @classmethod
+    def load(cls, folder: Path, label_maps: np.ndarray, codes: Sequence[np.ndarray]) -> "TrainingCache":
+        """Read what `write_latents` wrote. label_maps: (n, grid, grid) uint8; codes: n of (M+1,)."""
+        shards = [load_file(shard) for shard in sorted(folder.glob("latents-*.safetensors"))]
+        maps = torch.from_numpy(label_maps)
+        return cls(
+            mean=torch.cat([shard["mean"] for shard in shards], dim=1),
+            std=torch.cat([shard["std"] for shard in shards], dim=1),
+            label_maps=torch.stack([maps, maps.flip(-1)]),
+            codes=np.stack(codes),
+        )
 
 
 @torch.inference_mode()
-def build_cache(
-    vae: AutoencoderKL, paths: Sequence[Path], size: int, label_maps: np.ndarray, codes: np.ndarray, folder: Path
-) -> TrainingCache:
-    """Encode all pictures in both flips; shards that are there are kept."""
+def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: Path) -> None:
+    """Encode pictures in both flips, in shards; those that are there are kept."""
     for start in tqdm(range(0, len(paths), _SHARD), desc="cache latents", unit="shard"):
         shard = folder / f"latents-{start:07d}.safetensors"
         if shard.exists():
@@ -55,11 +61,3 @@ def build_cache(
             std.append(posterior.std.half().cpu())
         tensors = {"mean": torch.stack(mean), "std": torch.stack(std)}
         write_file(shard, lambda partial, tensors=tensors: save_file(tensors, partial))
-    shards = [load_file(shard) for shard in sorted(folder.glob("latents-*.safetensors"))]
-    maps = torch.from_numpy(label_maps)
-    return TrainingCache(
-        mean=torch.cat([shard["mean"] for shard in shards], dim=1),
-        std=torch.cat([shard["std"] for shard in shards], dim=1),
-        label_maps=torch.stack([maps, maps.flip(-1)]),
-        codes=codes,
-    )

@@ -64,6 +64,7 @@ def train(
             if done % options.checkpoint_every == 0 or done == options.steps:
                 trainer.save(done, history)
             if done % options.sample_every == 0 and done < options.steps:
+                capture.watch(None)
                 on_sample(done, model)
     return pd.DataFrame(history)
 

@@ -1,0 +1,5 @@
+"""Catalog datasets of this project."""
+
+from partcraft_kedro.datasets.folder import FolderDataset
+
+__all__ = ["FolderDataset"]

@@ -1,0 +1,38 @@
+"""A versioned folder: what nodes pass on when a result is several files, such as an adapter."""
+
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
+
+from partcraft_kedro.stages import write_folder
+
+
+class FolderDataset(AbstractVersionedDataset[Path, Path]):
+    """Saves by copying a finished folder, whole or not at all; loads as the path of the copy.
+
+    Example: `{type: partcraft_kedro.datasets.FolderDataset, filepath: data/06_models/adapter, versioned: true}`
+    """
+
+    def __init__(self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        path = Path(self._get_load_path())
+        if not path.is_dir():
+            raise DatasetError(f"{path} is not there: run the stage that makes it.")
+        return path
+
+    def save(self, data: Path) -> None:
+        write_folder(Path(self._get_save_path()), lambda partial: shutil.copytree(data, partial, dirs_exist_ok=True))
+
+    def _exists(self) -> bool:
+        try:
+            return Path(self._get_load_path()).is_dir()
+        except DatasetError:
+            return False
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath.as_posix(), "version": self._version}

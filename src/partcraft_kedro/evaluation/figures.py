@@ -1,0 +1,116 @@
+"""The pictures of a run: part maps with codes, reconstructions, compositions, curves, scores."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+# Background first; distinct in print and for colour-blind eyes (after Okabe & Ito).
+_COLOURS = ("#3c3c3c", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#999999")
+
+
+def part_colours(count: int) -> list[str]:
+    """One colour for each of `count` labels, repeated when they run out."""
+    return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
+
+
+def draw_part_maps(pictures: np.ndarray, label_maps: np.ndarray, codes: np.ndarray, names: Sequence[str]) -> Figure:
+    """The paper's Fig. 1: each picture, its part map, and its code. names: of the labels, background first."""
+    columns = len(pictures)
+    figure = Figure(figsize=(1.9 * columns, 5.0), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False)
+    colours = part_colours(len(names))
+    for i in range(columns):
+        axes[0, i].imshow(pictures[i])
+        axes[1, i].imshow(label_maps[i], cmap=ListedColormap(colours), vmin=-0.5, vmax=len(names) - 0.5)
+        code = ", ".join("–" if k < 0 else str(k) for k in codes[i])
+        axes[1, i].set_xlabel(f"[{code}]", fontsize=8)
+    _bare(axes)
+    handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 9), fontsize=8, frameon=False)
+    figure.suptitle("Discovered parts and their codes [background, part 1, …]", fontsize=11)
+    return figure
+
+
+def draw_reconstructions(real: np.ndarray, generated: np.ndarray, scores: pd.DataFrame) -> Figure:
+    """Each original above its reconstruction, with the picture's EMR and CoSim."""
+    columns = len(real)
+    figure = Figure(figsize=(1.5 * columns, 3.8), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False)
+    for i, row in enumerate(scores.itertuples()):
+        axes[0, i].imshow(real[i])
+        axes[1, i].imshow(generated[i])
+        axes[1, i].set_xlabel(f"EMR {row.emr:.2f}\nCoSim {row.cosim:.2f}", fontsize=8)
+    axes[0, 0].set_ylabel("original", fontsize=9)
+    axes[1, 0].set_ylabel("generated", fontsize=9)
+    _bare(axes)
+    figure.suptitle("Reconstructions: the code of the original is all that the model is told", fontsize=11)
+    return figure
+
+
+def draw_compositions(
+    sources: list[list[np.ndarray]], swapped: list[list[str]], generated: np.ndarray, scores: pd.DataFrame
+) -> Figure:
+    """Each row: the base, the pictures that lend a part (named), and the composition."""
+    width = max(map(len, sources))
+    figure = Figure(figsize=(1.7 * (width + 1), 2.0 * len(sources)), layout="constrained")
+    axes = figure.subplots(len(sources), width + 1, squeeze=False)
+    for r, row in enumerate(scores.itertuples()):
+        for c in range(width):
+            if c < len(sources[r]):
+                axes[r, c].imshow(sources[r][c])
+                label = "base" if c == 0 else f"+ {swapped[r][c - 1]}"
+                axes[r, c].set_xlabel(label, fontsize=9)
+            else:
+                axes[r, c].set_visible(False)
+        axes[r, width].imshow(generated[r])
+        axes[r, width].set_xlabel(f"composed, EMR {row.emr:.2f}", fontsize=9)
+    _bare(axes)
+    figure.suptitle("Compositions: parts of several pictures in one", fontsize=11)
+    return figure
+
+
+def draw_losses(history: pd.DataFrame) -> Figure:
+    """The training curves."""
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    titles = {
+        "loss_ldm": "diffusion loss",
+        "loss_attention": "attention loss",
+        "attention_inside": "attention inside the part's mask",
+    }
+    for axis, (column, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        axis.plot(history["step"], history[column], color=_COLOURS[7])
+        axis.set(title=title, xlabel="step")
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def draw_scores(table: pd.DataFrame) -> Figure:
+    """EMR, CoSim and the judge's view by task, with 95% intervals, between floor and ceiling.
+
+    table: columns task, measure, value, low, high, ceiling, floor.
+    """
+    measures = list(dict.fromkeys(table["measure"]))
+    figure = Figure(figsize=(4 * len(measures), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axis, measure in zip(axes, measures, strict=True):
+        rows = table[table["measure"] == measure].reset_index(drop=True)
+        x = np.arange(len(rows))
+        errors = np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
+        axis.bar(x, rows["value"], yerr=errors, color=_COLOURS[2], capsize=3, label="generated")
+        axis.scatter(x, rows["ceiling"].astype(float), marker="_", s=500, color=_COLOURS[3], label="ceiling")
+        axis.scatter(x, rows["floor"].astype(float), marker="_", s=500, color=_COLOURS[5], label="floor")
+        axis.set_xticks(x, rows["task"], rotation=30, ha="right", fontsize=8)
+        axis.set(title=measure, ylim=(0, 1.05))
+    axes[0].legend(fontsize=8, loc="upper right")
+    return figure
+
+
+def _bare(axes: np.ndarray) -> None:
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        for spine in axis.spines.values():
+            spine.set_visible(False)

@@ -1,0 +1,96 @@
+"""What happens around a run: quiet logs, and MLflow records that compare well."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+
+class PartCraftHooks:
+    """Flattens options and final metrics into the MLflow run, and logs the files that the catalog marks.
+
+    A dataset with `metadata: {mlflow_artifact: <folder>}` is logged as an artifact when it is saved.
+    """
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
+        self._catalog = catalog
+
+    @hook_impl
+    def before_pipeline_run(self, catalog: DataCatalog) -> None:
+        for name in ("transformers", "diffusers", "alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._catalog = catalog
+        mlflow = _active_mlflow()
+        if mlflow:
+            options = catalog.load("parameters")
+            flat = {name: str(value)[:500] for name, value in _flatten(options).items()}
+            mlflow.log_params(flat)
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        if "score_table" in pipeline.all_outputs():
+            _print_scores(catalog.load("score_table"), catalog)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        mlflow = _active_mlflow()
+        if not mlflow:
+            return
+        if dataset_name == "metrics":
+            mlflow.log_metrics(
+                {name: value for name, value in _flatten(data).items() if isinstance(value, int | float)}
+            )
+        dataset = self._catalog.get(dataset_name)
+        folder = (getattr(dataset, "metadata", None) or {}).get("mlflow_artifact")
+        if folder:
+            path = Path(str(dataset._get_load_path()))
+            (mlflow.log_artifacts if path.is_dir() else mlflow.log_artifact)(str(path), folder)
+
+
+def _active_mlflow() -> Any:
+    import mlflow
+
+    return mlflow if mlflow.active_run() else None
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("task", "measure", title="PartCraft: what was measured")
+    for heading in ("value", "95% interval", "ceiling", "floor", "n"):
+        table.add_column(heading, justify="right")
+
+    def number(value: float, digits: int = 3) -> str:
+        return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+    previous = None
+    for row in scores.itertuples():
+        if previous not in (None, row.task):
+            table.add_section()
+        interval = "" if pd.isna(row.low) else f"{row.low:.3f} – {row.high:.3f}"
+        name = row.task if row.task != previous else ""
+        table.add_row(
+            name, row.measure, number(row.value), interval, number(row.ceiling), number(row.floor), number(row.n, 0)
+        )
+        previous = row.task
+    console = Console()
+    console.print(table)
+    folder = Path(str(catalog.get("score_table")._get_load_path())).parent
+    console.print(f"Pictures and tables: {folder}", soft_wrap=True)
+    console.print("Look at the pipeline with `make viz`, compare runs with `make mlflow`.")

@@ -1,0 +1,30 @@
+"""The pipelines by name. A name runs everything that the stage needs, up to it; a tag runs the stage alone."""
+
+from itertools import accumulate
+
+from kedro.pipeline import Pipeline
+
+from partcraft_kedro.pipelines.evaluate.pipeline import create_pipeline as evaluate
+from partcraft_kedro.pipelines.features.pipeline import create_pipeline as features
+from partcraft_kedro.pipelines.generate.pipeline import create_pipeline as generate
+from partcraft_kedro.pipelines.images.pipeline import create_pipeline as images
+from partcraft_kedro.pipelines.parts.pipeline import create_pipeline as parts
+from partcraft_kedro.pipelines.pretrain.pipeline import create_pipeline as pretrain
+from partcraft_kedro.pipelines.prompts.pipeline import create_pipeline as prompts
+from partcraft_kedro.pipelines.report.pipeline import create_pipeline as report
+from partcraft_kedro.pipelines.train.pipeline import create_pipeline as train
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    stages = {
+        "images": images(),
+        "features": features(),
+        "parts": parts(),
+        "prompts": prompts(),
+        "train": train(),
+        "generate": generate(),
+        "evaluate": evaluate(),
+        "report": report(),
+    }
+    up_to = dict(zip(stages, accumulate(stages.values()), strict=True))
+    return {"__default__": up_to["report"], **up_to, "pretrain": pretrain()}

@@ -1,0 +1,1 @@
+"""One package a stage: `nodes.py`, thin, and `pipeline.py`."""

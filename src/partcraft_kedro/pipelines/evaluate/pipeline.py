@@ -1,0 +1,35 @@
+"""The `evaluate` stage."""
+
+from kedro.pipeline import Node, Pipeline
+
+from partcraft_kedro.pipelines.evaluate.nodes import collect_metrics, score_discovery, score_pictures
+
+
+def create_pipeline() -> Pipeline:
+    return Pipeline(
+        [
+            Node(score_discovery, ["records", "part_masks", "params:data"], "discovery_scores", name="score_discovery"),
+            Node(
+                score_pictures,
+                [
+                    "picture_plan",
+                    "generated_pictures",
+                    "records",
+                    "part_predictor",
+                    "discovery_scores",
+                    "params:base",
+                    "params:evaluate",
+                    "params:data",
+                ],
+                ["scores", "generation_scores"],
+                name="score_pictures",
+            ),
+            Node(
+                collect_metrics,
+                ["discovery_scores", "generation_scores", "training_losses"],
+                "metrics",
+                name="collect_metrics",
+            ),
+        ],
+        tags="evaluate",
+    )

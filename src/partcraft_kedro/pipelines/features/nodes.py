@@ -1,0 +1,31 @@
+"""Dense features of every picture."""
+
+import pandas as pd
+
+from partcraft_kedro.assets import model_fingerprint
+from partcraft_kedro.options import DataOptions, FeaturesOptions
+from partcraft_kedro.stages import Stage, fingerprint_of
+
+
+def extract_features(records: pd.DataFrame, features: FeaturesOptions, data: DataOptions) -> dict:
+    """Extract features in shards; returns their folder, relative to the data folder, and their fingerprint."""
+    stage = Stage(
+        data.layer("04_feature"),
+        "features",
+        version=1,
+        options=features.model_dump(),
+        inputs={
+            "records": fingerprint_of(records),
+            "model": model_fingerprint(features.model, "feature_extractor", "features.model"),
+        },
+    )
+    if not stage.finished:
+        from partcraft_kedro.features.extractor import FeatureExtractor
+        from partcraft_kedro.features.shards import write_shards
+
+        paths = [data.folder / path for path in records["path"]]
+        extractor = FeatureExtractor(features.model)
+        write_shards(extractor, paths, stage.folder, batch_size=features.batch_size, shard_size=features.shard_size)
+        stage.finish({"pictures": len(paths), "grid": extractor.grid, "width": extractor.width})
+    folder = stage.folder.relative_to(data.folder).as_posix()
+    return {"folder": folder, "fingerprint": stage.fingerprint, "model": features.model, **stage.summary}

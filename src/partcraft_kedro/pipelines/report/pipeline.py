@@ -1,0 +1,35 @@
+"""The `report` stage."""
+
+from kedro.pipeline import Node, Pipeline
+
+from partcraft_kedro.pipelines.report import nodes
+
+
+def create_pipeline() -> Pipeline:
+    options = ["params:evaluate", "params:data"]
+    return Pipeline(
+        [
+            Node(
+                nodes.draw_part_maps,
+                ["records", "codes", "part_masks", "discovery_scores", *options],
+                "part_maps_figure",
+                name="draw_part_maps",
+            ),
+            Node(
+                nodes.draw_reconstructions,
+                ["scores", "records", *options],
+                "reconstructions_figure",
+                name="draw_reconstructions",
+            ),
+            Node(
+                nodes.draw_compositions,
+                ["scores", "records", "discovery_scores", *options],
+                "compositions_figure",
+                name="draw_compositions",
+            ),
+            Node(nodes.draw_losses, "training_losses", "losses_figure", name="draw_losses"),
+            Node(nodes.tabulate_scores, "metrics", "score_table", name="tabulate_scores"),
+            Node(nodes.draw_scores, "score_table", "scores_figure", name="draw_scores"),
+        ],
+        tags="report",
+    )

@@ -1,0 +1,29 @@
+"""The `train` stage."""
+
+from kedro.pipeline import Node, Pipeline
+
+from partcraft_kedro.pipelines.train.nodes import cache_latents, train_adapter
+
+
+def create_pipeline() -> Pipeline:
+    return Pipeline(
+        [
+            Node(cache_latents, ["records", "params:base", "params:data"], "latents", name="cache_latents"),
+            Node(
+                train_adapter,
+                [
+                    "latents",
+                    "prompts",
+                    "part_masks",
+                    "part_predictor",
+                    "params:base",
+                    "params:train",
+                    "params:generate.sampling",
+                    "params:data",
+                ],
+                ["adapter", "training_losses"],
+                name="train_adapter",
+            ),
+        ],
+        tags="train",
+    )

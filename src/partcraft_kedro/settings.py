@@ -1,0 +1,19 @@
+"""Project settings. There is no need to edit this file unless you want to change Kedro's own behaviour."""
+
+from pathlib import Path
+
+from omegaconf.resolvers import oc
+
+from partcraft_kedro.hooks import PartCraftHooks
+
+HOOKS = (PartCraftHooks(),)
+
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft", "globals": "soft"},
+    "custom_resolvers": {
+        "root": lambda: Path(__file__).resolve().parents[2].as_posix(),
+        "oc.env": oc.env,
+    },
+}

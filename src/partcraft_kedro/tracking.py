@@ -1,0 +1,37 @@
+"""What goes to MLflow while nodes run. Without an active run nothing is logged."""
+
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+
+def log_step(step: int, values: dict[str, float]) -> None:
+    """Log one point of each curve."""
+    import mlflow
+
+    if mlflow.active_run():
+        mlflow.log_metrics(values, step=step)
+
+
+def log_curve(history: pd.DataFrame) -> None:
+    """Log whole curves, one column each, over the column `step`."""
+    for row in history.to_dict("records"):
+        log_step(int(row.pop("step")), row)
+
+
+def log_picture(path: Path, folder: str) -> None:
+    """Log a picture that lies on disk."""
+    import mlflow
+
+    if mlflow.active_run():
+        mlflow.log_artifact(str(path), folder)
+
+
+def side_by_side(pictures: list[Image.Image]) -> Image.Image:
+    """One row of pictures of equal size."""
+    width, height = pictures[0].size
+    row = Image.new("RGB", (width * len(pictures), height))
+    for i, picture in enumerate(pictures):
+        row.paste(picture, (i * width, 0))
+    return row
