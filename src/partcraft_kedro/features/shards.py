@@ -44,5 +44,5 @@ class FeatureShards:
         for shard in self._shards:
             features = load_file(shard)["features"].float()
             stop = start + len(features)
-            yield features if self._chosen is None else features[torch.from_numpy(self._chosen[start:stop])]
+            yield features if self._chosen is None else features[torch.tensor(self._chosen[start:stop])]
             start = stop

@@ -1,7 +1,9 @@
 """Loading a base model: the embedded `tiny`, a local folder, or a hub id, all by the same code."""
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from partcraft_kedro.assets import resolve_model
@@ -15,9 +17,11 @@ def load_base(model: str, device: str = "cpu") -> StableDiffusionPipeline:
     Raises UserError if it cannot be loaded.
     """
     folder = resolve_model(model, "base", "base.model")
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, safety_checker=None, requires_safety_checker=False, use_safetensors=True, torch_dtype=torch.float32
+            folder, safety_checker=None, requires_safety_checker=False, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -71,11 +71,14 @@ class PartCraft:
         training: what the settings should tell about how it was made.
         """
         unet = self.pipeline.unet
+        config = unet.peft_config["default"].to_dict()
+        config["target_modules"] = sorted(config["target_modules"])  # a set, in random order
         self.pipeline.save_lora_weights(
             folder,
             unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
-            unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
+            unet_lora_adapter_metadata=config,
         )
+        _sort_header(folder / "pytorch_lora_weights.safetensors")
         state = {name: weight.detach().cpu().contiguous() for name, weight in self.part_encoder.state_dict().items()}
         save_file(state, folder / "part_encoder.safetensors")
         with torch.no_grad():
@@ -112,6 +115,16 @@ class PartCraft:
         pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
         pipeline.fuse_lora()
         return cls(pipeline, encoder, settings)
+
+
+def _sort_header(path: Path) -> None:
+    """Bring a safetensors file's metadata, which is written in random order, into order: equal adapters, equal bytes."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
+    path.write_bytes(content[:8] + ordered + content[end:])
 
 
 def _model_card(settings: dict) -> str:

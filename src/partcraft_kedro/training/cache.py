@@ -59,5 +59,5 @@ def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: 
             posterior = vae.encode(to_vae(flipped).to(vae.device)).latent_dist
             mean.append(posterior.mean.half().cpu())
             std.append(posterior.std.half().cpu())
-        tensors = {"mean": torch.stack(mean), "std": torch.stack(std)}
+        tensors = {"mean": torch.stack(mean).contiguous(), "std": torch.stack(std).contiguous()}
         write_file(shard, lambda partial, tensors=tensors: save_file(tensors, partial))

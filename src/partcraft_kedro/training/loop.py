@@ -1,5 +1,6 @@
 """The training loop: checkpoints that a killed run goes on from, bit for bit on a CPU."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,7 +104,8 @@ class _Trainer:
             state[f"first/{name}"] = moments["exp_avg"]
             state[f"second/{name}"] = moments["exp_avg_sq"]
         state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-        metadata = {"step": str(step), "fingerprint": self._fingerprint}
+        # One entry: safetensors writes several in random order, and checkpoints are compared by their bytes.
+        metadata = {"training": json.dumps({"step": step, "fingerprint": self._fingerprint})}
         write_file(self._losses, lambda partial: pd.DataFrame(history).to_csv(partial, index=False))
         write_file(self._checkpoint, lambda partial: save_file(state, partial, metadata))
 
@@ -113,17 +115,17 @@ class _Trainer:
             return 0, []
         try:
             with safe_open(self._checkpoint, "pt") as stored:
-                metadata = stored.metadata()
+                metadata = json.loads(stored.metadata()["training"])
                 state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         except Exception as error:
             raise UserError(
                 f"The checkpoint {self._checkpoint} cannot be read ({error}): delete it to train from the start."
             ) from error
-        if metadata.get("fingerprint") != self._fingerprint:
+        if metadata["fingerprint"] != self._fingerprint:
             raise UserError(
                 f"The checkpoint {self._checkpoint} was made with other options: delete it to train from the start."
             )
-        step = int(metadata["step"])
+        step = metadata["step"]
         for name, parameter in self._parameters.items():
             parameter.data.copy_(state[f"weights/{name}"])
             self._optimizer.state[parameter] = {
@@ -131,5 +133,5 @@ class _Trainer:
                 "exp_avg": state[f"first/{name}"].to(parameter.device),
                 "exp_avg_sq": state[f"second/{name}"].to(parameter.device),
             }
-        history = pd.read_csv(self._losses)
+        history = pd.read_csv(self._losses, float_precision="round_trip")
         return step, history[history["step"] <= step].to_dict("records")

@@ -6,7 +6,7 @@ import pandas as pd
 
 from partcraft_kedro import tracking
 from partcraft_kedro.assets import model_fingerprint
-from partcraft_kedro.options import BaseModelOptions, DataOptions, SamplingOptions, TrainOptions
+from partcraft_kedro.options import BaseModelOptions, DataOptions, GenerateOptions, TrainOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_folder
 
 # Options that do not change the adapter.
@@ -44,7 +44,7 @@ def train_adapter(
     part_predictor: Path,
     base: BaseModelOptions,
     options: TrainOptions,
-    sampling: SamplingOptions,
+    generate: GenerateOptions,
     data: DataOptions,
 ) -> tuple[Path, pd.DataFrame]:
     """Train, or go on, or find it done; returns the adapter's folder and the losses."""
@@ -90,7 +90,7 @@ def train_adapter(
     shown = prompts[training].iloc[:: max(1, training.sum() // 8)][:8]
 
     def sample(step: int, model: PartCraft) -> None:
-        pictures = sample_pictures(model, list(shown["prompt"]), list(shown["id"]), sampling, options.seed)
+        pictures = sample_pictures(model, list(shown["prompt"]), list(shown["id"]), generate.sampling, options.seed)
         path = stage.folder / "samples" / f"step_{step:06d}.png"
         write_file(path, tracking.side_by_side(to_images(pictures)).save)
         tracking.log_picture(path, "samples")

@@ -18,7 +18,7 @@ def create_pipeline() -> Pipeline:
                     "part_predictor",
                     "params:base",
                     "params:train",
-                    "params:generate.sampling",
+                    "params:generate",
                     "params:data",
                 ],
                 ["adapter", "training_losses"],

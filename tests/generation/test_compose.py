@@ -1,0 +1,80 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from partcraft_kedro.generation.compose import compose_code, plan_pictures
+from partcraft_kedro.prompts import find_tokens, tokens_of
+
+PARTS = 5
+# Entry m of picture i is 100·i + m, so that every entry tells where it comes from.
+CODES = 100 * np.arange(12)[:, None] + np.arange(PARTS + 1)
+IDS = [f"picture {i}" for i in range(12)]
+COUNTS = {"reconstructions": 5, "compositions": 10, "most_sources": 4, "seed": 7}
+
+
+@pytest.fixture
+def plan():
+    return plan_pictures(IDS, CODES, **COUNTS)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_one_part_comes_from_each_further_picture_and_never_the_same_twice(count):
+    seen = set()
+    for seed in range(200):
+        composed, swapped = compose_code(CODES[:count], np.random.default_rng(seed))
+        assert len(swapped) == len(set(swapped)) == count - 1
+        origin = dict(zip(swapped, range(1, count), strict=True))
+        assert composed.tolist() == [100 * origin.get(m, 0) + m for m in range(PARTS + 1)]
+        seen |= set(swapped)
+    assert seen == (set(range(PARTS + 1)) if count > 1 else set())
+
+
+def test_the_sources_stay_as_they_are():
+    codes = CODES.copy()
+    compose_code(codes[:4], np.random.default_rng(0))
+    assert np.array_equal(codes, CODES)
+
+
+def test_a_part_that_its_source_does_not_show_becomes_absent():
+    composed, (part,) = compose_code(np.array([[1, 2, 3], [-1, -1, -1]]), np.random.default_rng(0))
+    assert composed[part] == -1
+    assert sorted(composed.tolist()) == sorted([-1, *(code for m, code in enumerate([1, 2, 3]) if m != part)])
+
+
+def test_the_plan_has_reconstructions_and_compositions_of_each_number_of_sources(plan):
+    assert plan["id"].is_unique
+    assert plan["kind"].value_counts().to_dict() == {"composition": 40, "reconstruction": 5}
+    composed = plan[plan["kind"] == "composition"]
+    assert composed["sources"].map(len).value_counts().to_dict() == {1: 10, 2: 10, 3: 10, 4: 10}
+    assert all(len(set(sources)) == len(sources) for sources in plan["sources"])
+    assert plan["sources"].map(tuple).nunique() > 30
+
+
+def test_every_row_s_code_is_its_base_with_the_swapped_parts(plan):
+    for row in plan.itertuples():
+        base, *further = (IDS.index(source) for source in row.sources)
+        expected = CODES[base].copy()
+        for source, part in zip(further, row.swapped, strict=True):
+            expected[part] = CODES[source, part]
+        assert np.array_equal(row.code, expected)
+        assert find_tokens(row.prompt) == tokens_of(expected)
+
+
+def test_reconstructions_are_different_pictures_as_they_are(plan):
+    rows = plan[plan["kind"] == "reconstruction"]
+    assert rows["sources"].map(len).eq(1).all()
+    assert rows["swapped"].map(len).eq(0).all()
+    assert rows["sources"].str[0].is_unique
+
+
+def test_no_more_reconstructions_than_pictures():
+    everything = plan_pictures(IDS, CODES, **COUNTS | {"reconstructions": 100, "compositions": 0})
+    assert everything["sources"].str[0].tolist() == IDS
+
+
+def test_the_plan_follows_its_seed_and_grows_without_changing(plan):
+    pd.testing.assert_frame_equal(plan_pictures(IDS, CODES, **COUNTS), plan)
+    other = plan_pictures(IDS, CODES, **COUNTS | {"seed": 8})
+    assert other["prompt"].tolist() != plan["prompt"].tolist()
+    more = plan_pictures(IDS, CODES, **COUNTS | {"compositions": 11})
+    assert set(plan["prompt"]) <= set(more["prompt"])

@@ -1,0 +1,111 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.images.creatures import creature_from_row, draw
+from partcraft_kedro.images.records import check_pictures, draw_creatures, load_picture, load_pictures
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+COUNTS = {"species": 2, "pictures_per_species": 4, "test_fraction": 0.25, "seed": 3}
+
+
+@pytest.fixture
+def halves():
+    """Left half red, right half blue, 16×16."""
+    picture = Image.new("RGB", (16, 16), RED)
+    picture.paste(BLUE, (8, 0, 16, 16))
+    return picture
+
+
+def truncated(path):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+
+
+def in_mode(picture, mode):
+    return picture.quantize(4) if mode == "P" else picture.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("RGB", "a.png"), ("RGBA", "a.png"), ("P", "a.png"), ("P", "a.gif"), ("CMYK", "a.tif")]
+)
+def test_every_mode_loads_as_rgb(tmp_path, halves, mode, name):
+    in_mode(halves, mode).save(tmp_path / name)
+    assert Image.open(tmp_path / name).mode == mode
+    assert np.array_equal(load_picture(tmp_path / name, 16), np.asarray(halves))
+
+
+def test_cmyk_and_grey_photographs_load_as_rgb(tmp_path, halves):
+    for mode in ("CMYK", "L"):
+        halves.convert(mode).save(tmp_path / "a.jpg", quality=95)
+        loaded = load_picture(tmp_path / "a.jpg", 16)
+        expected = np.asarray(halves.convert(mode).convert("RGB")).astype(int)
+        assert np.abs(loaded - expected)[:, [2, 13]].max() < 16  # away from the edge that JPEG blurs
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [(1, lambda a: a), (2, np.fliplr), (3, lambda a: np.rot90(a, 2)), (6, lambda a: np.rot90(a, -1)), (8, np.rot90)],
+)
+def test_pictures_are_turned_upright_as_exif_says(tmp_path, halves, orientation, upright):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    halves.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(load_picture(tmp_path / "a.png", 16), upright(np.asarray(halves)))
+
+
+def test_a_wide_picture_is_cropped_to_its_middle(tmp_path, halves):
+    wide = Image.new("RGB", (48, 16), (0, 255, 0))
+    wide.paste(halves, (16, 0))
+    wide.save(tmp_path / "a.png")
+    assert np.array_equal(load_picture(tmp_path / "a.png", 16), np.asarray(halves))
+    assert load_pictures([tmp_path / "a.png"] * 3, 8).shape == (3, 8, 8, 3)
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"lost\.png is missing"):
+        load_picture(tmp_path / "lost.png", 8)
+
+
+def test_broken_pictures_are_set_aside_with_their_reason(tmp_path, halves):
+    for name in "abcd":
+        halves.save(tmp_path / f"{name}.png")
+    truncated(tmp_path / "b.png")
+    (tmp_path / "d.png").write_text("not a picture")
+    records = pd.DataFrame({"id": list("abcd"), "path": [f"{name}.png" for name in "abcd"]})
+    kept, quarantine = check_pictures(records, tmp_path, worst=0.5)
+    assert kept["id"].tolist() == ["a", "c"]
+    assert kept.index.tolist() == [0, 1]
+    assert quarantine["id"].tolist() == ["b", "d"]
+    assert [name in reason for name, reason in zip(quarantine["path"], quarantine["reason"], strict=True)] == [True] * 2
+    with pytest.raises(UserError, match=r"2 of 4 pictures are broken.*worst_broken_share=0\.49.*b\.png"):
+        check_pictures(records, tmp_path, worst=0.49)
+
+
+def test_creatures_are_drawn_with_records_that_can_draw_them_again(tmp_path):
+    records = draw_creatures(tmp_path / "creatures", tmp_path, **COUNTS)
+    assert records["id"].is_unique
+    assert records["class_name"].value_counts().to_dict() == {"species_00": 4, "species_01": 4}
+    assert records.groupby("class_name")["split"].agg(list).tolist() == [["train"] * 3 + ["test"]] * 2
+    records.to_parquet(tmp_path / "records.parquet")
+    for row in pd.read_parquet(tmp_path / "records.parquet").to_dict("records"):
+        picture, mask = draw(*creature_from_row(row))
+        assert np.array_equal(load_picture(tmp_path / row["path"], 128), picture)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / row["mask_path"])), mask)
+    for _, rows in records.groupby("class_name"):
+        assert len(rows.drop_duplicates(["body", "head", "wing", "tail", "legs"])) == 1
+        assert rows["pose_x"].nunique() == 4
+
+
+def test_pictures_that_are_there_are_kept_and_lost_ones_redrawn(tmp_path):
+    records = draw_creatures(tmp_path, tmp_path, **COUNTS)
+    first, second = (tmp_path / path for path in records["path"][:2])
+    whole = second.read_bytes()
+    first.write_bytes(b"kept")
+    second.unlink()
+    pd.testing.assert_frame_equal(draw_creatures(tmp_path, tmp_path, **COUNTS), records)
+    assert first.read_bytes() == b"kept"
+    assert second.read_bytes() == whole

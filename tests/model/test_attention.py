@@ -1,0 +1,115 @@
+import copy
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture
+
+COLUMNS = torch.tensor([[1, 4, -1], [6, -1, 2]])
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(2, 4, 16, 16, generator=generator),
+        torch.tensor([3, 800]),
+        3 * torch.randn(2, 7, 12, generator=generator),
+    )
+
+
+def explicit_probabilities(layer, hidden, text):
+    """softmax(QKᵀ/√d) of one layer, head by head, (batch, location, token), the mean over heads."""
+    query, key = hidden @ layer.to_q.weight.T, text @ layer.to_k.weight.T
+    pairs = zip(query.chunk(layer.heads, -1), key.chunk(layer.heads, -1), strict=True)
+    return torch.stack([(q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) for q, k in pairs]).mean(0)
+
+
+def test_the_output_is_that_of_the_default_processors(unet, inputs):
+    expected = unet(*inputs).sample
+    with AttentionCapture(unet) as capture:
+        capture.watch(COLUMNS)
+        torch.testing.assert_close(unet(*inputs).sample, expected, atol=1e-5, rtol=0)
+        capture.watch(None)
+        torch.testing.assert_close(unet(*inputs).sample, expected, atol=1e-5, rtol=0)
+
+
+def test_the_map_is_the_softmax_computed_from_the_layers_inputs(unet, inputs):
+    expected = []
+
+    def keep(layer, arguments, named):
+        expected.append(explicit_probabilities(layer, arguments[0], named["encoder_hidden_states"]))
+
+    hooks = [unet.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True) for name in ATTENTION_LAYERS]
+    with AttentionCapture(unet) as capture:
+        capture.watch(COLUMNS)
+        unet(*inputs)
+        maps = capture.maps()
+    for hook in hooks:
+        hook.remove()
+    over_layers = torch.stack(expected).mean(0)
+    assert len(expected) == 5
+    assert maps.shape == (2, 3, 4, 4)
+    for picture, columns in enumerate(COLUMNS.tolist()):
+        for part, column in enumerate(columns):
+            wanted = over_layers[picture, :, column] if column >= 0 else torch.zeros(16)
+            torch.testing.assert_close(maps[picture, part].flatten(), wanted, atol=1e-6, rtol=0)
+
+
+def test_gradients_flow_from_the_maps_to_the_text(unet, inputs):
+    noisy, timesteps, text = inputs
+    text.requires_grad_()
+    with AttentionCapture(unet) as capture:
+        capture.watch(COLUMNS)
+        unet(noisy, timesteps, text)
+        capture.maps()[..., 0, 0].sum().backward()
+    assert text.grad.isfinite().all()
+    assert (text.grad != 0).any()
+
+
+def test_leaving_restores_the_processors_even_after_an_error(unet):
+    before = unet.attn_processors
+    with pytest.raises(RuntimeError), AttentionCapture(unet):
+        assert unet.attn_processors != before
+        raise RuntimeError
+    assert unet.attn_processors == before
+
+
+def test_only_the_five_layers_are_touched(unet):
+    before = unet.attn_processors
+    with AttentionCapture(unet):
+        changed = {name for name, processor in unet.attn_processors.items() if processor is not before[name]}
+    assert changed == {f"{layer}.processor" for layer in ATTENTION_LAYERS}
+
+
+def test_nothing_is_kept_when_nothing_is_watched(unet, inputs):
+    with AttentionCapture(unet) as capture:
+        unet(*inputs)
+        capture.watch(None)
+        unet(*inputs)
+        with pytest.raises(TypeError):
+            capture.maps()
+
+
+def test_half_precision_keeps_its_maps_in_float32(unet, inputs):
+    half = copy.deepcopy(unet).bfloat16()
+    noisy, timesteps, text = inputs
+    with AttentionCapture(half) as capture:
+        capture.watch(COLUMNS)
+        assert half(noisy.bfloat16(), timesteps, text.bfloat16()).sample.dtype == torch.bfloat16
+        assert capture.maps().dtype == torch.float32
+
+
+def test_a_unet_without_the_layers_is_refused():
+    other = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 8),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=4,
+        cross_attention_dim=12,
+        attention_head_dim=2,
+    )
+    with pytest.raises(ValueError, match=r"down_blocks\.2\.attentions\.0"):
+        AttentionCapture(other)

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from partcraft_kedro.parts.discovery import discover_parts
+from partcraft_kedro.parts.predictor import ABSENT
+
+OPTIONS = {"parts": 3, "variants": 3, "starts": 4, "iterations": 50, "least_patches": 2, "seed": 0}
+
+
+def discover(chunks, **changed):
+    return discover_parts(chunks, **OPTIONS | changed, feature_model="tiny")
+
+
+def predict(predictor, features):
+    labels = predictor.label_maps(features)
+    return labels, predictor.codes_of(features, labels)
+
+
+def assert_recovers(predictor, planted):
+    """The planted partition up to the parts' and the variants' names; the background is not renamed."""
+    labels, codes = predict(predictor, planted.features)
+    assert np.array_equal(labels == 0, planted.labels == 0)
+    assert adjusted_rand_score(labels.ravel(), planted.labels.ravel()) == 1
+    for m in range(1 + 3):
+        (name,) = np.unique(labels[planted.labels == m])
+        shown = planted.codes[:, m] != ABSENT
+        assert np.array_equal(codes[:, name] != ABSENT, shown)
+        assert adjusted_rand_score(codes[shown, name], planted.codes[shown, m]) == 1
+
+
+def test_the_planted_scene_parts_and_variants_are_recovered(plant):
+    planted = plant()
+    predictor = discover([planted.features])
+    assert predictor.part_count == predictor.variant_count == 3
+    assert_recovers(predictor, planted)
+    assert_recovers(predictor, plant(pictures=8, seed=1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_background_is_what_lies_at_the_border_even_if_smaller(plant, seed):
+    planted = plant(pictures=12, seed=seed)
+    assert (planted.labels == 0).mean() < 0.5
+    labels, _ = predict(discover([planted.features], seed=seed), planted.features)
+    assert np.array_equal(labels == 0, planted.labels == 0)
+
+
+@pytest.mark.parametrize("size", [5, 47])
+def test_the_chunks_do_not_matter(plant, size):
+    planted = plant()
+    assert_recovers(discover(planted.features.split(size)), planted)
+
+
+def test_a_shard_without_a_chosen_picture_changes_nothing(plant):
+    planted = plant()
+    assert_recovers(discover([planted.features, planted.features[:0]]), planted)
+
+
+def test_pictures_without_foreground_background_or_a_part_take_part_with_what_they_show(plant):
+    def change(labels):
+        labels[0] = 0
+        labels[1][labels[1] == 0] = 1
+        labels[2][labels[2] == 3] = 0
+
+    planted = plant(change=change)
+    assert (planted.codes[:3] == ABSENT).tolist() == [
+        [False, True, True, True],
+        [True, False, False, False],
+        [False, False, False, True],
+    ]
+    assert_recovers(discover([planted.features]), planted)
+
+
+def test_a_part_smaller_than_the_least_counts_as_absent(plant):
+    """Three patches of part 1 in picture 0: a part from 3 patches on, none from 4 on."""
+
+    def change(labels):
+        first = np.argwhere(labels[0] == 1)[3:]
+        labels[0][tuple(first.T)] = 2
+
+    planted = plant(change=change)
+    for least, missing in ((3, 0), (4, 1)):
+        _, codes = predict(discover([planted.features], least_patches=least), planted.features)
+        assert (codes[0] == ABSENT).sum() == missing
+        assert (codes[1:] != ABSENT).all()
+
+
+def test_a_part_that_no_picture_shows_enough_of_still_gets_a_centroid(plant):
+    planted = plant()
+    predictor = discover([planted.features], least_patches=13)  # each part has 12 patches, the background 28
+    assert [len(variants) for variants in predictor.variants] == [3, 1, 1, 1]
+    _, codes = predict(predictor, planted.features)
+    assert (codes[:, 1:] == ABSENT).all()
+    assert (codes[:, 0] != ABSENT).all()
+    torch.testing.assert_close(torch.cat(predictor.variants).norm(dim=-1), torch.ones(6))

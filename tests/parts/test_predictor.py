@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.parts.predictor import ABSENT, PartPredictor, masks_of, part_means
+
+ROOT = 0.5**0.5
+BACKGROUND, FIRST, SECOND = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
+# Two pictures of 2×2 patches: background, part 1, part 1, part 2; and background alone.
+FEATURES = torch.tensor([[[3, 0, 0], [0, 2, 0], [0, 0.1, 0.02], [0, 0, 5]], [[1, 0.1, 0]] * 4])
+
+
+@pytest.fixture
+def predictor():
+    """Part 1 has two variants, pure and a little towards part 2; the others have one."""
+    return PartPredictor(
+        torch.tensor([BACKGROUND, [0, ROOT, ROOT]]),
+        torch.tensor([FIRST, SECOND]),
+        [torch.tensor([BACKGROUND]), torch.tensor([FIRST, [0.0, 0.8, 0.6]]), torch.tensor([SECOND])],
+        feature_model="tiny",
+        least_patches=1,
+    )
+
+
+def random_predictor(feature_model, width=12):
+    unit = lambda rows: torch.nn.functional.normalize(torch.randn(rows, width), dim=-1)  # noqa: E731
+    variants = [unit(3), unit(5), unit(2)]
+    return PartPredictor(unit(2), unit(2), variants, feature_model=feature_model, least_patches=2)
+
+
+def test_label_maps_and_codes_by_hand(predictor):
+    labels = predictor.label_maps(FEATURES)
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == [[[0, 1], [1, 2]], [[0, 0], [0, 0]]]
+    assert predictor.codes_of(FEATURES, labels).tolist() == [[0, 0, 0], [0, ABSENT, ABSENT]]
+    predictor.least_patches = 2
+    assert predictor.codes_of(FEATURES, labels).tolist() == [[ABSENT, 0, ABSENT], [0, ABSENT, ABSENT]]
+
+
+def test_the_code_is_that_of_the_mean_feature(predictor):
+    """The mean of (0, 1, 0) and (0, .6, .7), (0, .8, .35), is nearer to (0, .8, .6) than to (0, 1, 0)."""
+    features = torch.tensor([[[0, 1, 0], [0, 1.8, 1.7], [0, 0, 1], [0, 0, 1]]])
+    labels = predictor.label_maps(features)
+    assert labels.tolist() == [[[1, 1], [2, 2]]]
+    # (0, 1.4, .85): cosines .855 with (0, 1, 0) and .995 with (0, .8, .6).
+    assert predictor.codes_of(features, labels).tolist() == [[ABSENT, 1, 0]]
+
+
+def test_part_means_by_hand(predictor):
+    means, present = part_means(FEATURES, predictor.label_maps(FEATURES), 3, 2)
+    torch.testing.assert_close(means[0], torch.tensor([[3, 0, 0], [0, 1.05, 0.01], [0, 0, 5]]))
+    assert present.tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_masks_cover_each_patch_once(predictor):
+    masks = masks_of(predictor.label_maps(FEATURES), 2)
+    assert masks.shape == (2, 3, 2, 2)
+    assert masks[0].astype(int).tolist() == [[[1, 0], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [0, 1]]]
+    assert (masks.sum(1) == 1).all()
+
+
+def test_centroids_of_codes_are_zero_for_absent_parts(predictor):
+    centroids = predictor.get_centroids(np.array([[0, 1, ABSENT], [ABSENT, 0, 0]]))
+    expected = [[BACKGROUND, [0, 0.8, 0.6], [0, 0, 0]], [[0, 0, 0], FIRST, SECOND]]
+    assert centroids.tolist() == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_sizes(predictor):
+    assert (predictor.part_count, predictor.variant_count) == (2, 2)
+
+
+def test_saved_and_loaded_it_gives_the_same_codes_of_pictures(vit_folder, tmp_path):
+    torch.manual_seed(1)
+    predictor = random_predictor(str(vit_folder))
+    pictures = np.random.default_rng(0).integers(0, 256, (70, 40, 40, 3), dtype=np.uint8)  # more than one batch
+    labels, codes = predictor.segment(pictures)
+    assert len(np.unique(labels)) == 3
+    assert len(np.unique(codes[:, 1])) > 2
+    predictor.save(tmp_path)
+    loaded = PartPredictor.load(tmp_path)
+    assert np.array_equal(loaded.predict(pictures), codes)
+    assert np.array_equal(loaded.masks(pictures), masks_of(labels, 2))
+    as_floats = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
+    assert np.array_equal(loaded.predict(as_floats), codes)
+
+
+@pytest.mark.parametrize("name", ["part_predictor.json", "centroids.safetensors"])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:20])])
+def test_a_folder_that_is_not_whole_is_refused(predictor, tmp_path, name, damage):
+    predictor.save(tmp_path)
+    damage(tmp_path / name)
+    with pytest.raises(UserError, match="does not hold a whole part predictor"):
+        PartPredictor.load(tmp_path)

@@ -1,0 +1,232 @@
+"""The step against an independent reference, the loop against interruption."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture
+from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.options import TrainOptions
+from partcraft_kedro.training.cache import TrainingCache
+from partcraft_kedro.training.loop import train
+from partcraft_kedro.training.step import draw_batch, training_loss
+
+VARIANTS = [3, 4, 4]
+
+
+def options(**changes) -> TrainOptions:
+    defaults = {
+        "steps": 4,
+        "batch_size": 2,
+        "accumulation": 1,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+        "attention_weight": 0.01,
+        "rank": 2,
+        "lora_layers": "cross",
+        "bottleneck_layers": 2,
+        "template_probability": 0.0,
+        "snr_gamma": None,
+        "max_gradient_norm": 1.0,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "sample_every": 100,
+        "seed": 0,
+    }
+    return TrainOptions(**defaults | changes)
+
+
+def fresh_model(of: TrainOptions) -> PartCraft:
+    return PartCraft.create(
+        "tiny",
+        "cpu",
+        variants=VARIANTS,
+        rank=of.rank,
+        lora_layers=of.lora_layers,
+        bottleneck_layers=of.bottleneck_layers,
+        seed=of.seed,
+    )
+
+
+@pytest.fixture
+def cache() -> TrainingCache:
+    rng = np.random.default_rng(0)
+    latents = torch.from_numpy(rng.standard_normal((2, 5, 4, 64, 64))).half()
+    label_maps = torch.from_numpy(rng.integers(0, 3, (5, 16, 16), dtype=np.uint8))
+    codes = np.array([[0, 1, 2], [1, -1, 0], [2, 3, 1], [0, 0, 0], [1, 2, -1]])
+    return TrainingCache(latents, latents.abs() * 0.1, torch.stack([label_maps, label_maps.flip(-1)]), codes)
+
+
+def weights(model: PartCraft) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.trainable().items()}
+
+
+def test_only_cross_attention_lora_and_the_part_encoder_learn() -> None:
+    names = fresh_model(options()).trainable()
+    lora = [name for name in names if name.startswith("unet.")]
+    assert lora and all("attn2" in name and "lora" in name for name in lora)
+    assert {name.split(".")[0] for name in names} == {"unet", "part_encoder"}
+    everywhere = fresh_model(options(lora_layers="all")).trainable()
+    assert any("attn1" in name for name in everywhere)
+
+
+def test_loss_equals_a_reference_written_out(cache: TrainingCache) -> None:
+    """v-prediction squared error and Eq. 5, computed with loops and diffusers' default attention."""
+    of = options(attention_weight=0.5)
+    model = fresh_model(of)
+    schedule = DDPMScheduler.from_config(model.pipeline.scheduler.config)
+    batch = draw_batch(model, cache, of, micro_step=1)
+    with AttentionCapture(model.pipeline.unet) as capture:
+        losses = training_loss(model, capture, schedule, batch, of)
+
+    alpha = schedule.alphas_cumprod[batch.timesteps].double()
+    noisy, target = torch.zeros(batch.latents.shape), torch.zeros(batch.latents.shape)
+    for i in range(2):
+        noisy[i] = alpha[i].sqrt() * batch.latents[i] + (1 - alpha[i]).sqrt() * batch.noise[i]
+        target[i] = alpha[i].sqrt() * batch.noise[i] - (1 - alpha[i]).sqrt() * batch.latents[i]
+    kept = {}
+    unet = model.pipeline.unet
+
+    def keep(name):
+        def hook(layer, arguments, keywords):
+            words = keywords["encoder_hidden_states"]
+            kept[name] = layer.get_attention_scores(
+                layer.head_to_batch_dim(layer.to_q(arguments[0])), layer.head_to_batch_dim(layer.to_k(words))
+            )
+
+        return hook
+
+    handles = [
+        unet.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in ATTENTION_LAYERS
+    ]
+    predicted = unet(noisy, batch.timesteps, model.prompts.encode(batch.ids)).sample
+    for handle in handles:
+        handle.remove()
+    terms = []
+    for i in range(2):
+        maps = {}
+        for m, column in enumerate(batch.columns[i].tolist()):
+            if column >= 0:
+                of_layers = [scores.unflatten(0, (2, -1))[i, :, :, column].mean(0) for scores in kept.values()]
+                maps[m] = sum(of_layers) / len(of_layers)
+        total = sum(maps.values())
+        for m, attention in maps.items():
+            share, mask = attention / total, batch.masks[i, m].flatten().float()
+            terms.append(-(mask * share.log() + (1 - mask) * (1 - share).log()).mean())
+    expected_ldm = (predicted - target).square().mean()
+    assert losses["loss_ldm"].item() == pytest.approx(expected_ldm.item(), rel=1e-4)
+    assert losses["loss_attention"].item() == pytest.approx((sum(terms) / len(terms)).item(), rel=1e-4)
+    assert losses["loss"].item() == pytest.approx((expected_ldm + 0.5 * sum(terms) / len(terms)).item(), rel=1e-4)
+
+
+def test_mirrored_pictures_come_with_mirrored_masks(cache: TrainingCache) -> None:
+    of, model = options(), fresh_model(options())
+    seen = set()
+    for micro_step in range(6):
+        batch = draw_batch(model, cache, of, micro_step)
+        for mask in batch.masks:
+            labels = mask.float().argmax(0).to(torch.uint8)
+            seen |= {flip for flip in (0, 1) if any(torch.equal(labels, maps) for maps in cache.label_maps[flip])}
+    assert seen == {0, 1}
+
+
+def test_every_epoch_shows_every_picture_once(cache: TrainingCache) -> None:
+    of, model = options(batch_size=1), fresh_model(options())
+    shown = [tuple(draw_batch(model, cache, of, step).columns.ge(0).int().flatten().tolist()) for step in range(5)]
+    present = [tuple((code >= 0).astype(int).tolist()) for code in cache.codes]
+    assert sorted(shown) == sorted(present)
+
+
+def test_a_killed_run_ends_with_the_same_bytes(cache: TrainingCache, tmp_path) -> None:
+    whole, broken = fresh_model(options()), fresh_model(options())
+    unbroken = train(whole, cache, options(), tmp_path / "whole", "f")
+
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, _: dict) -> None:
+        if step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(broken, cache, options(), tmp_path / "broken", "f", on_log=kill)
+    again = fresh_model(options())
+    resumed = train(again, cache, options(), tmp_path / "broken", "f")
+    pd.testing.assert_frame_equal(resumed, unbroken)
+    for name, parameter in weights(whole).items():
+        assert torch.equal(parameter, weights(again)[name]), name
+    first, second = (tmp_path / run / "checkpoint.safetensors" for run in ("whole", "broken"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_checkpoint_from_other_options_is_refused(cache: TrainingCache, tmp_path) -> None:
+    train(fresh_model(options()), cache, options(steps=2), tmp_path, "these")
+    with pytest.raises(UserError, match="other options"):
+        train(fresh_model(options()), cache, options(), tmp_path, "those")
+
+
+def test_a_half_written_checkpoint_is_named(cache: TrainingCache, tmp_path) -> None:
+    train(fresh_model(options()), cache, options(steps=2), tmp_path, "f")
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors cannot be read"):
+        train(fresh_model(options()), cache, options(), tmp_path, "f")
+
+
+def test_rows_without_gradient_do_not_decay(cache: TrainingCache, tmp_path) -> None:
+    """Variant 3 of part 2 never occurs in the codes, variant 0 of part 0 does."""
+    model = fresh_model(options())
+    before = weights(model)["part_encoder.variants.weight"]
+    train(model, cache, options(), tmp_path, "f")
+    after = weights(model)["part_encoder.variants.weight"]
+    never, often = 2 * 4 + 3, 0
+    assert torch.equal(before[never], after[never])
+    assert not torch.equal(before[often], after[often])
+
+
+def test_accumulated_halves_give_the_gradient_of_the_whole(cache: TrainingCache, tmp_path) -> None:
+    """Two passes of one picture and one pass of two, on the same draws, move the weights alike."""
+    of = options()
+    model = fresh_model(of)
+    schedule = DDPMScheduler.from_config(model.pipeline.scheduler.config)
+    batch = draw_batch(model, cache, of, 0)
+    gradients = []
+    with AttentionCapture(model.pipeline.unet) as capture:
+        for slices in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
+            for part in slices:
+                piece = type(batch)(**{name: value[part] for name, value in vars(batch).items()})
+                loss = training_loss(model, capture, schedule, piece, options(attention_weight=0.0))["loss"]
+                (loss / len(slices)).backward()
+            gradients.append(model.part_encoder.variants.weight.grad.clone())
+            for parameter in model.trainable().values():
+                parameter.grad = None
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
+
+
+def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_path) -> None:
+    from partcraft_kedro.generation.sampling import sample_pictures
+    from partcraft_kedro.options import SamplingOptions
+
+    model = fresh_model(options())
+    train(model, cache, options(learning_rate=1e-2), tmp_path, "f")
+    model.save_adapter(tmp_path / "adapter", {"steps": 4})
+    loaded = PartCraft.load(tmp_path / "adapter", "cpu")
+    sampling = SamplingOptions(steps=2, guidance=2.0, guidance_rescale=0.0, negative_prompt="", batch_size=2)
+    prompts, names = ["a photo of a [0,1] [1,2]", "a photo of a [2,0]"], ["one", "two"]
+    first = sample_pictures(model, prompts, names, sampling, seed=0)
+    second = sample_pictures(loaded, prompts, names, sampling, seed=0)
+    assert torch.allclose(first, second, atol=1e-4)
+    # A plain diffusers pipeline reads the LoRA, with its metadata.
+    from partcraft_kedro.model.base import load_base
+
+    plain = load_base("tiny")
+    plain.load_lora_weights(tmp_path / "adapter")
+    assert plain.unet.peft_config["default_0"].r == 2
+
+
+def test_an_adapter_that_is_not_whole_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match="whole adapter"):
+        PartCraft.load(tmp_path, "cpu")
