@@ -2,6 +2,25 @@
 
 import os
 
+import pytest
+
 # No test talks to a network or leaves a trace outside its own folder.
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture
+def vit_folder(tmp_path):
+    """A random DINOv2 of two layers, in Hugging Face layout, with 4×4 patches on a 32×32 picture."""
+    import torch
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        image_size=32, patch_size=8, hidden_size=12, num_hidden_layers=2, num_attention_heads=2, initializer_range=0.3
+    )
+    folder = tmp_path / "vit"
+    Dinov2Model(config).save_pretrained(folder)
+    crop = {"height": 32, "width": 32}
+    BitImageProcessor(size={"shortest_edge": 36}, crop_size=crop, image_mean=[0.4] * 3).save_pretrained(folder)
+    return folder

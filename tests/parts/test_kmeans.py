@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,7 +63,7 @@ def test_more_starts_never_fit_worse(points):
         return (F.normalize(points, dim=-1) @ centroids.T).amax(-1).mean().item()
 
     scores = [similarity(starts) for starts in (1, 2, 4, 8, 16)]
-    assert all(later >= earlier - 1e-6 for earlier, later in zip(scores, scores[1:], strict=False))
+    assert all(later >= earlier - 1e-6 for earlier, later in pairwise(scores))
     assert scores[-1] > scores[0]
 
 

@@ -109,7 +109,8 @@ def score_pictures(
 
     records: with index `id`; judge and matching (discovered label → true label): for creatures, None for
     photographs, whose compositions then have no ceiling and no judgement.
-    Columns: the plan's, `source_count`, `path`, and {emr, cosim, judge} × {"", _ceiling, _floor}.
+    Columns: the plan's, `source_count`, `path` relative to the data folder, `found`, the picture's own code, and
+    {emr, cosim, judge} × {"", _ceiling, _floor}.
     """
     codes = np.stack(plan["code"])
     paths = [generated_folder / f"{name}.png" for name in plan["id"]]
@@ -124,7 +125,9 @@ def score_pictures(
         "_ceiling": best,
         "_floor": load_pictures([data_folder / records.loc[i, "path"] for i in others], size),
     }
-    table = plan.assign(source_count=plan["sources"].map(len), path=[str(path) for path in paths])
+    table = plan.assign(
+        source_count=plan["sources"].map(len), path=[path.relative_to(data_folder).as_posix() for path in paths]
+    )
     for suffix, pictures in shown.items():
         scored = score_codes(predictor, codes, pictures)
         table[f"emr{suffix}"], table[f"cosim{suffix}"] = scored["emr"].to_numpy(), scored["cosim"].to_numpy()

@@ -118,7 +118,7 @@ class PartCraft:
 
 
 def _sort_header(path: Path) -> None:
-    """Bring a safetensors file's metadata, which is written in random order, into order: equal adapters, equal bytes."""
+    """Sort a safetensors file's metadata, which is written in random order: equal adapters, equal bytes."""
     content = path.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])

@@ -80,7 +80,7 @@ def score_pictures(
         result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
         reconstructed = rows[rows["kind"] == "reconstruction"]
         real = load_pictures([data.folder / path for path in records["path"]], size)
-        made = load_pictures([Path(path) for path in reconstructed["path"]], size)
+        made = load_pictures([data.folder / path for path in reconstructed["path"]], size)
         result["distance"] = scores.distances(judge, real, made)
         codes, found = np.stack(rows["code"]), np.stack(rows["found"])
         result["entries_absent_in_both"] = metrics.both_absent(codes, found)

@@ -1,5 +1,6 @@
 """Pictures and tables of a run."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ _SIZE = 128  # pixels of a picture in a figure
 def _names(discovery_scores: dict, count: int) -> list[str]:
     matching = discovery_scores["matching"]
     return [f"{m} {matching.get(str(m), '?')}" for m in range(count)]
+
+
+def _load(paths: Iterable[str], data: DataOptions) -> np.ndarray:
+    return load_pictures([data.folder / path for path in paths], _SIZE)
 
 
 def _examples(rows: pd.DataFrame, evaluate: EvaluateOptions, purpose: str) -> pd.DataFrame:
@@ -38,8 +43,9 @@ def draw_part_maps(
     shown = _examples(records, evaluate, "part maps")
     label_maps = load_file(part_masks / "masks.safetensors")["label_maps"][shown.index]
     chosen = np.stack(codes.set_index("id").loc[shown["id"], "code"])
-    pictures = load_pictures([data.folder / path for path in shown["path"]], _SIZE)
-    return figures.draw_part_maps(pictures, label_maps, chosen, _names(discovery_scores, chosen.shape[1]))
+    return figures.draw_part_maps(
+        _load(shown["path"], data), label_maps, chosen, _names(discovery_scores, chosen.shape[1])
+    )
 
 
 def draw_reconstructions(
@@ -48,8 +54,8 @@ def draw_reconstructions(
     """Random originals above what was generated from their codes."""
     shown = _examples(scores[scores["kind"] == "reconstruction"], evaluate, "reconstructions")
     paths = records.set_index("id")["path"]
-    real = load_pictures([data.folder / paths[sources[0]] for sources in shown["sources"]], _SIZE)
-    return figures.draw_reconstructions(real, load_pictures(map(Path, shown["path"]), _SIZE), shown)
+    real = _load([paths[sources[0]] for sources in shown["sources"]], data)
+    return figures.draw_reconstructions(real, _load(shown["path"], data), shown)
 
 
 def draw_compositions(
@@ -63,10 +69,10 @@ def draw_compositions(
     composed = scores[scores["source_count"] > 1]
     shown = _examples(composed, evaluate, "compositions").sort_values("source_count")
     paths = records.set_index("id")["path"]
-    sources = [list(load_pictures([data.folder / paths[i] for i in ids], _SIZE)) for ids in shown["sources"]]
+    sources = [list(_load([paths[i] for i in ids], data)) for ids in shown["sources"]]
     names = _names(discovery_scores, len(scores["code"].iloc[0]))
     swapped = [[names[part] for part in parts] for parts in shown["swapped"]]
-    return figures.draw_compositions(sources, swapped, load_pictures(map(Path, shown["path"]), _SIZE), shown)
+    return figures.draw_compositions(sources, swapped, _load(shown["path"], data), shown)
 
 
 def draw_losses(training_losses: pd.DataFrame) -> Figure:

@@ -1,0 +1,61 @@
+"""A user's mistakes: one sentence, a non-zero exit, nothing lost."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from partcraft_kedro.cli import _sentence
+
+
+def last_line(output: str) -> str:
+    return output.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("train.atention_weight=0.1", "atention_weight"),
+        ("train.attention_weight=-1", "attention_weight"),
+        ("base.model=/no/such/folder", "/no/such/folder"),
+    ],
+)
+def test_a_wrong_option_is_named(finished, option: str, named: str) -> None:
+    code, output = finished.run("--pipeline=train", f"--params={option}")
+    assert code != 0
+    assert last_line(output).startswith("Error: ") and named in last_line(output)
+    assert "Traceback" not in output
+
+
+def test_one_broken_picture_is_set_aside_and_many_stop_the_run(project) -> None:
+    code, output = project.run("--pipeline=images")
+    assert code == 0, output
+    pictures = sorted(project.data.glob("01_raw/test/pictures-*/images/*.png"))
+    pictures[0].write_bytes(pictures[0].read_bytes()[:2000])
+    code, output = project.run("--pipeline=images")
+    assert code != 0 and pictures[0].name in last_line(output) and "Traceback" not in output
+    code, output = project.run("--pipeline=images", "--params=images.worst_broken_share=0.1")
+    assert code == 0, output
+    for path in pictures:
+        path.unlink()
+    code, output = project.run("--pipeline=images")
+    assert code != 0 and "missing" in last_line(output) and "Traceback" not in output
+
+
+def test_an_adapter_for_other_parts_is_refused(finished) -> None:
+    code, output = finished.run("--pipeline=prompts", "--params=parts.variants=3")
+    assert code == 0, output
+    code, output = finished.run("--tags=generate")
+    assert code != 0
+    assert "The adapter" in last_line(output) and "Traceback" not in output
+    assert finished.run("--pipeline=prompts")[0] == 0
+
+
+def test_a_full_disk_is_told_plainly() -> None:
+    with pytest.raises(OSError) as caught, Path("/dev/full").open("w") as full:
+        full.write("x")
+    assert caught.value.errno == errno.ENOSPC
+    assert "disk is full" in _sentence(caught.value)
+    wrapped = RuntimeError("while saving")
+    wrapped.__cause__ = caught.value
+    assert "disk is full" in _sentence(wrapped)

@@ -1,0 +1,101 @@
+"""The chain as its users start it."""
+
+import json
+import sqlite3
+
+import pandas as pd
+
+from partcraft_kedro.pipeline_registry import register_pipelines
+
+STAGES = ["images", "features", "parts", "prompts", "train", "generate", "evaluate", "report"]
+
+
+def test_a_pipeline_holds_all_that_its_stage_needs() -> None:
+    pipelines = register_pipelines()
+    outputs = set()
+    for stage in STAGES:
+        pipeline = pipelines[stage]
+        assert all(name.startswith("params:") for name in pipeline.inputs())
+        assert outputs < set(pipeline.all_outputs())
+        outputs = set(pipeline.all_outputs())
+        assert pipeline.only_nodes_with_tags(stage).nodes
+    assert pipelines["__default__"].nodes == pipelines["report"].nodes
+
+
+def test_metrics_have_the_promised_keys(finished) -> None:
+    metrics = json.loads((finished.data / "08_reporting/test/metrics.json").read_text())
+    assert {"nmi", "ari", "iou"} <= metrics["discovery"].keys()
+    assert metrics["composition"].keys() == {"1", "2", "3", "4"}
+    for task in (metrics["reconstruction"], *metrics["composition"].values()):
+        for measure in ("emr", "cosim", "judge"):
+            score = task[measure]
+            assert score.keys() == {"value", "low", "high", "n", "ceiling", "floor"}
+            assert score["low"] <= score["value"] <= score["high"]
+    assert metrics["distance"].keys() == {"frechet", "kernel"}
+
+
+def test_one_row_for_each_picture(finished) -> None:
+    scores = pd.read_parquet(finished.data / "08_reporting/test/scores.parquet")
+    assert len(scores) == 4 + 4 * 2
+    assert all((finished.data / path).exists() for path in scores["path"])
+    swapped = scores[scores["source_count"] == 4]["swapped"]
+    assert all(len(set(parts)) == 3 for parts in swapped)
+
+
+def test_mlflow_has_flat_options_curves_and_metrics(finished) -> None:
+    with sqlite3.connect(finished.database) as database:
+        options = dict(database.execute("select key, value from params"))
+        metrics = {key for (key,) in database.execute("select distinct key from metrics")}
+        names = database.execute("select count(*) from runs").fetchone()[0]
+    assert options["train.attention_weight"] == "0.01"
+    assert options["generate.sampling.steps"] == "2"
+    assert {"loss", "attention_inside", "reconstruction.emr.value", "discovery.nmi"} <= metrics
+    assert names >= 1
+
+
+def test_a_second_run_computes_nothing_again(finished) -> None:
+    def stamps() -> dict:
+        finished_files = finished.data.rglob("finished.json")
+        pictures = finished.data.glob("07_model_output/test/pictures-*/*.png")
+        return {path: path.stat().st_mtime_ns for path in [*finished_files, *pictures]}
+
+    before, contents = stamps(), finished.contents()
+    code, output = finished.run()
+    assert code == 0, output
+    assert stamps() == before
+    assert finished.contents() == contents
+
+
+def test_a_changed_option_runs_its_stage_and_what_follows(finished) -> None:
+    before = set(finished.data.glob("0*/test/*-*"))
+    code, output = finished.run("--pipeline=generate", "--params=train.attention_weight=0.1")
+    assert code == 0, output
+    fresh = {path.name.rsplit("-", 1)[0] for path in set(finished.data.glob("0*/test/*-*")) - before}
+    assert fresh == {"training", "pictures"}
+
+
+def test_an_older_adapter_is_loaded_by_its_version(finished) -> None:
+    versions = sorted(path.name for path in (finished.data / "06_models/test/adapter").iterdir())
+    code, output = finished.run("--tags=generate", f"--load-versions=adapter:{versions[0]}")
+    assert code == 0, output
+    manifest = json.loads((finished.data / "07_model_output/test/generated_pictures.json").read_text())
+    with_oldest = manifest["fingerprint"]
+    code, output = finished.run()
+    assert code == 0, output
+    manifest = json.loads((finished.data / "07_model_output/test/generated_pictures.json").read_text())
+    assert manifest["fingerprint"] == with_oldest
+
+
+def test_killed_runs_end_with_the_same_bytes(finished, project) -> None:
+    for pattern in (
+        "04_feature/test/features-*/features-*.safetensors",
+        "06_models/test/training-*/checkpoint.safetensors",
+        "07_model_output/test/pictures-*/*.png",
+    ):
+        project.run_killed(lambda pattern=pattern: project.found(pattern))
+    code, output = project.run()
+    assert code == 0, output
+    expected, found = finished.contents(), project.contents()
+    of_defaults = {path: content for path, content in expected.items() if path in found}
+    assert of_defaults.keys() == found.keys()
+    assert [path for path in found if found[path] != expected[path]] == []
