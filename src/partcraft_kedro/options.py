@@ -172,6 +172,8 @@ class PretrainOptions(_Options):
     """Further steps of the VAE's decoder alone, 12 crops each."""
     observer_steps: PositiveInt
     """Steps of the vision transformer, and of the judge, 32 pictures each."""
+    text_steps: PositiveInt
+    """Steps of the text encoder alone, 64 captions each."""
     base_steps: PositiveInt
     """Steps of text encoder and U-Net."""
     batch_size: PositiveInt

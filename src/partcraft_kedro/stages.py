@@ -18,17 +18,14 @@ import pandas as pd
 
 def fingerprint_of(value: Any) -> str:
     """SHA-256 of a table, a file, a folder of files, or anything JSON can hold, as 16 hexadecimal digits."""
-    digest = hashlib.sha256()
     if isinstance(value, pd.DataFrame):
-        digest.update(value.to_json(orient="split", double_precision=15).encode())
+        value = value.to_json(orient="split", double_precision=15)
     elif isinstance(value, Path):
-        for path in sorted(value.rglob("*")) if value.is_dir() else [value]:
-            if path.is_file():
-                digest.update(path.relative_to(value.parent).as_posix().encode())
-                digest.update(path.read_bytes())
-    else:
-        digest.update(json.dumps(value, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
+        files = [path for path in sorted(value.rglob("*")) if path.is_file()] if value.is_dir() else [value]
+        value = {
+            path.relative_to(value.parent).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+        }
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Stage:

@@ -35,7 +35,7 @@ class FeatureExtractor:
         Pictures of another size are resized (bicubic, antialiased); they are square already.
         """
         if isinstance(pictures, np.ndarray):
-            pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+            pictures = torch.tensor(pictures).permute(0, 3, 1, 2).float() / 255
         pictures = pictures.to(self.device)
         if pictures.shape[-1] != self.size:
             size = (self.size, self.size)

@@ -25,7 +25,10 @@ def load_picture(path: Path, size: int) -> np.ndarray:
     """
     try:
         with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
+                upright = Image.fromarray((np.asarray(upright) / 257).astype(np.uint8))
+            picture = upright.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"Picture {path} is missing: restore it, or delete its folder to have it made again.") from None
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:

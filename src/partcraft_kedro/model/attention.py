@@ -41,7 +41,7 @@ class AttentionCapture:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._unet.set_attn_processor(self._original)
+        self._unet.set_attn_processor(dict(self._original))
 
     def watch(self, columns: torch.Tensor | None) -> None:
         """Choose the tokens to keep: (batch, part) long positions in the prompt, -1 where a part has none.
@@ -50,6 +50,7 @@ class AttentionCapture:
         """
         for processor in self._capturing.values():
             processor.columns = columns
+            processor.kept = None
 
     def maps(self) -> torch.Tensor:
         """Ā of Eq. 5: the mean over heads and layers, (batch, part, height, width) float32."""
@@ -71,14 +72,12 @@ class _CapturingProcessor(nn.Module):
         attn: Attention,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: None = None,  # Stable Diffusion masks no token
     ) -> torch.Tensor:
         query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         key = attn.to_k(encoder_hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         value = attn.to_v(encoder_hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         scores = query @ key.transpose(-1, -2) * attn.scale
-        if attention_mask is not None:
-            scores = scores + attention_mask.unflatten(0, (-1, attn.heads))
         probabilities = scores.float().softmax(-1)  # (batch, head, location, token)
 
         if self.columns is not None:

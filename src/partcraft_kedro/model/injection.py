@@ -43,7 +43,7 @@ class PartPrompts:
         length = self.tokenizer.model_max_length
         encoded = self.tokenizer(prompts, padding="longest", return_tensors="pt")
         if encoded.input_ids.shape[1] > length:
-            longest = max(prompts, key=len)
+            longest = prompts[int(encoded.attention_mask.sum(1).argmax())]
             raise UserError(f"The prompt {longest!r} is longer than the {length} tokens that the text encoder reads.")
         ids = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
         part = torch.div(ids - self._first, self.part_encoder.variant_count, rounding_mode="floor")

@@ -62,6 +62,8 @@ def _background_first(scene: torch.Tensor, features: Iterable[torch.Tensor]) -> 
     """
     excess = torch.zeros(2)
     for chunk in features:
+        if not len(chunk):
+            continue
         labels = (F.normalize(chunk, dim=-1) @ scene.T).argmax(-1)
         side = round(labels.shape[1] ** 0.5)
         second = labels.unflatten(1, (side, side)).float()

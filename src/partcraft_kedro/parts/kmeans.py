@@ -30,14 +30,15 @@ def cosine_kmeans(
         sums, counts, similarity = _assign(chunks, centroids)
         moved = F.normalize(sums, dim=-1)
         for start, cluster in (counts == 0).nonzero().tolist():
-            served = (sample @ moved[start][counts[start] > 0].T).amax(-1)
-            moved[start, cluster] = sample[served.argmin()]
+            alive = moved[start].norm(dim=-1) > 0  # those just moved too, so that no two move to one point
+            moved[start, cluster] = sample[(sample @ moved[start][alive].T).amax(-1).argmin()]
         settled = torch.allclose(moved, centroids, atol=1e-5)
         centroids = moved
         if settled:
             break
     _, _, similarity = _assign(chunks, centroids)
-    return centroids[similarity.argmax()]
+    # The first of equals: which of two starts that found the same optimum wins must not hang on rounding.
+    return centroids[(similarity >= similarity.max() * (1 - 1e-7)).int().argmax()]
 
 
 def _sample(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:

@@ -1,11 +1,11 @@
 """tiny's text encoder and U-Net: a small Stable Diffusion that learns creatures from attribute captions.
 
-Four choices make captions bind within tens of thousands of samples on a laptop's processor:
-token embeddings start with standard deviation 1 (CLIP's .02 makes all captions look alike); v-prediction on a
-schedule that ends in pure noise (Lin et al. 2023, arXiv:2305.08891), where nothing but the caption says what to
-draw; each noun's attention is drawn to its part (the attention loss of PartCraft, on words); and the 16×16
-features of the first decoder block must predict what each patch shows (after REPA, Yu et al. 2024,
-arXiv:2410.06940, with exact labels in the place of a pretrained encoder).
+Five choices make captions bind within tens of thousands of samples on a laptop's processor:
+token embeddings start with standard deviation 1 (CLIP's .02 makes all captions look alike); the text encoder first
+learns to gather each noun's adjectives; v-prediction on a schedule that ends in pure noise (Lin et al. 2023,
+arXiv:2305.08891), where nothing but the caption says what to draw; each noun's attention is drawn to its part (the
+attention loss of PartCraft, on words); and the 16×16 features of the first decoder block must predict what each patch
+shows (after REPA, Yu et al. 2024, arXiv:2410.06940, with exact labels in the place of a pretrained encoder).
 """
 
 import json
@@ -38,19 +38,29 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     words += [*creatures.COLOURS, *creatures.PATTERNS, *creatures.BACKGROUNDS]
     alphabet = _byte_alphabet()
     vocabulary, merges = alphabet + [letter + "</w>" for letter in alphabet], []
-    for word in sorted(set(words)):
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:
-            pair = f"{pieces[0]} {pieces[1]}"
-            pieces[:2] = ["".join(pieces[:2])]
-            if pair not in merges:
-                merges.append(pair)
-                vocabulary.append(pieces[0])
+    # Each merge is applied to all words at once, as the tokenizer will: a merge that one word needs may otherwise
+    # break another apart.
+    spelt = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
+    while unfinished := [pieces for pieces in spelt.values() if len(pieces) > 1]:
+        first, second = unfinished[0][:2]
+        merges.append(f"{first} {second}")
+        vocabulary.append(first + second)
+        spelt = {word: _merged(pieces, first, second) for word, pieces in spelt.items()}
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=_CONTEXT)
+
+
+def _merged(pieces: list[str], first: str, second: str) -> list[str]:
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and merged[-1] == first and piece == second:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
 
 
 def _byte_alphabet() -> list[str]:
@@ -108,6 +118,59 @@ def build_scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
+class _Captions:
+    """Draws captions of pictures, tokenized, with the position of each label's noun."""
+
+    def __init__(self, pictures: PretrainingPictures, visible: np.ndarray, tokenizer: CLIPTokenizer):
+        self.pictures = pictures
+        self._visible = visible
+        self._tokenizer = tokenizer
+        self._nouns = tokenizer.convert_tokens_to_ids([f"{label}</w>" for label in creatures.LABELS])
+        self._kinds = tokenizer.convert_tokens_to_ids([f"{kind}</w>" for kind in creatures.BACKGROUNDS])
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (n, length), and the position of each label's noun (n, 6), -1 where it is not named."""
+        attributes = self.pictures.attributes
+        texts = [caption(attributes[row], self._visible[row], rng) for row in rows]
+        ids = self._tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        named = torch.tensor([[self._kinds[attributes[row, 0, 0]], *self._nouns[1:]] for row in rows])
+        found = ids[:, None, :] == named[:, :, None]
+        return ids, torch.where(found.any(-1), found.float().argmax(-1), -1)
+
+
+class _NounReader(nn.Module):
+    """Reads off each noun's last hidden state what the caption says of it."""
+
+    def __init__(self, text_encoder: CLIPTextModel):
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.looks = nn.Linear(_WIDTH, len(creatures.COLOURS) + len(creatures.PATTERNS))
+
+
+def train_text_encoder(
+    text_encoder: CLIPTextModel, captions: _Captions, folder: Path, *, steps: int, batch_size: int, seed: int
+) -> CLIPTextModel:
+    """Teach the text encoder to gather each part's colour and pattern at its noun, as CLIP does before diffusion.
+
+    Cross-entropy of a linear reading of the noun's last hidden state.
+    """
+    torch.manual_seed(seed)
+    reader = _NounReader(text_encoder)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        rng = numpy_generator(seed, "text encoder", step)
+        rows = rng.integers(0, len(captions.pictures), batch_size)
+        ids, columns = captions.draw(rows, rng)
+        hidden = text_encoder(ids).last_hidden_state
+        picture, label = (columns[:, 1:] >= 0).nonzero(as_tuple=True)
+        states = hidden[picture, columns[picture, label + 1]]
+        truth = torch.from_numpy(captions.pictures.attributes[rows]).long()[picture, label + 1]
+        colour, pattern = reader.looks(states).split((len(creatures.COLOURS), len(creatures.PATTERNS)), dim=-1)
+        return F.cross_entropy(colour, truth[:, 0]) + F.cross_entropy(pattern, truth[:, 1])
+
+    return fit(reader, loss_of_step, folder, steps=steps, learning_rate=1e-3).text_encoder
+
+
 class TextToImage(nn.Module):
     """What is trained: the text encoder, the U-Net, and a linear probe of the U-Net's 16×16 features."""
 
@@ -148,9 +211,9 @@ def train_base(
     vae: AutoencoderKL,
     folder: Path,
     *,
+    text_steps: int,
     steps: int,
     batch_size: int,
-    learning_rate: float,
     seed: int,
 ) -> StableDiffusionPipeline:
     """Learn v from noisy latents and captions; returns the finished pipeline.
@@ -162,24 +225,20 @@ def train_base(
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(folder / "tokenizer")
     scheduler = build_scheduler()
-    model = TextToImage(build_text_encoder(tokenizer), build_unet())
     latents = encode_pictures(vae, pictures.pictures, folder / "latents.npy")
     fractions = np.concatenate([patch_fractions(m) for m in np.array_split(pictures.masks, 100)])
-    visible = fractions.any((1, 2))
-    nouns = tokenizer.convert_tokens_to_ids([f"{label}</w>" for label in creatures.LABELS])
-    kinds = tokenizer.convert_tokens_to_ids([f"{kind}</w>" for kind in creatures.BACKGROUNDS])
+    captions = _Captions(pictures, fractions.any((1, 2)), tokenizer)
+    text_encoder = train_text_encoder(
+        build_text_encoder(tokenizer), captions, folder / "text_encoder", steps=text_steps, batch_size=64, seed=seed
+    )
+    model = TextToImage(text_encoder, build_unet())
     held_back = 256  # pictures kept for the gauge
     alphas = scheduler.alphas_cumprod
     capture = AttentionCapture(model.unet)
 
     def batch(rows: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents, token ids, and the position of each label's noun in the caption (-1: not named)."""
-        texts = [caption(pictures.attributes[row], visible[row], rng) for row in rows]
-        ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        named = torch.tensor([[kinds[pictures.attributes[row, 0, 0]], *nouns[1:]] for row in rows])
-        found = ids[:, None, :] == named[:, :, None]
-        columns = torch.where(found.any(-1), found.float().argmax(-1), -1)
-        return torch.from_numpy(np.stack([latents[row] for row in rows])).float(), ids, columns
+        clean = torch.from_numpy(np.stack([latents[row] for row in rows])).float()
+        return clean, *captions.draw(rows, rng)
 
     def velocity_loss(clean: torch.Tensor, ids: torch.Tensor, timesteps: torch.Tensor, noise: torch.Tensor):
         signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)

@@ -33,7 +33,13 @@ def train_tiny(pretrain: PretrainOptions, data: DataOptions) -> Path:
         vit = train_vit(pictures, stage.folder / "vit", **observers)
         judge = train_judge(pictures, stage.folder / "judge", **observers)
         pipeline = train_base(
-            pictures, vae, stage.folder / "base", steps=pretrain.base_steps, batch_size=pretrain.batch_size, seed=seed
+            pictures,
+            vae,
+            stage.folder / "base",
+            text_steps=pretrain.text_steps,
+            steps=pretrain.base_steps,
+            batch_size=pretrain.batch_size,
+            seed=seed,
         )
         train_decoder(vae, pictures, stage.folder / "decoder", steps=pretrain.decoder_steps, batch_size=12, seed=seed)
         measured = measure_tiny(pipeline, judge, seed)
