@@ -34,7 +34,6 @@ def _plainly(command: Callable) -> Callable:
 
 def _sentence(error: BaseException) -> str | None:
     """What to tell the user, if anything in the error's chain is the user's to mend."""
-    from kedro.framework.cli.utils import KedroCliError
     from kedro.io import DatasetError
     from kedro.validation.exceptions import ParameterValidationError
 
@@ -43,11 +42,20 @@ def _sentence(error: BaseException) -> str | None:
             return str(cause)
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return "The disk is full: free some space and run the same command again; finished work is kept."
-    if isinstance(error, ParameterValidationError):
+    # A wrong option, a missing version, or a pipeline, tag or node that does not exist.
+    if isinstance(error, ParameterValidationError | DatasetError) or (
+        isinstance(error, ValueError) and _raised_in(error).startswith("kedro.")
+    ):
         return " ".join(str(error).split())
-    if isinstance(error, DatasetError | ValueError) and not isinstance(error, KedroCliError):
-        return " ".join(str(error).split()) if isinstance(error, DatasetError) else None
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the module that raised an error."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "" if frame is None else frame.tb_frame.f_globals["__name__"]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

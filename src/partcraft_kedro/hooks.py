@@ -8,6 +8,7 @@ import pandas as pd
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 
 class PartCraftHooks:
@@ -24,7 +25,6 @@ class PartCraftHooks:
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
         for name in ("transformers", "diffusers", "alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self._catalog = catalog
         mlflow = _active_mlflow()
         if mlflow:
             options = catalog.load("parameters")
@@ -50,6 +50,14 @@ class PartCraftHooks:
         if folder:
             path = Path(str(dataset._get_load_path()))
             (mlflow.log_artifacts if path.is_dir() else mlflow.log_artifact)(str(path), folder)
+
+
+class FlatMlflowHook(MlflowHook):
+    """kedro-mlflow's hook without its log of parameters: it would log each stage's options as one long string."""
+
+    @hook_impl
+    def before_node_run(self) -> None:
+        """Nothing: `PartCraftHooks` logs the options, flattened, once a run."""
 
 
 def _active_mlflow() -> Any:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from omegaconf.resolvers import oc
 
-from partcraft_kedro.hooks import PartCraftHooks
+from partcraft_kedro.hooks import FlatMlflowHook, PartCraftHooks
 
-HOOKS = (PartCraftHooks(),)
+# Called last to first: the MLflow run is open before options go into it.
+HOOKS = (PartCraftHooks(), FlatMlflowHook())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow",)
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

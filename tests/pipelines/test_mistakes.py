@@ -27,6 +27,12 @@ def test_a_wrong_option_is_named(finished, option: str, named: str) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("argument", ["--pipeline=trian", "--tags=trian", "--nodes=trian"])
+def test_a_name_that_does_not_exist_is_named(finished, argument: str) -> None:
+    code, output = finished.run(argument)
+    assert code != 0 and "trian" in last_line(output) and "Traceback" not in output
+
+
 def test_one_broken_picture_is_set_aside_and_many_stop_the_run(project) -> None:
     code, output = project.run("--pipeline=images")
     assert code == 0, output

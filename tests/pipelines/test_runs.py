@@ -25,6 +25,8 @@ def test_a_pipeline_holds_all_that_its_stage_needs() -> None:
 def test_metrics_have_the_promised_keys(finished) -> None:
     metrics = json.loads((finished.data / "08_reporting/test/metrics.json").read_text())
     assert {"nmi", "ari", "iou"} <= metrics["discovery"].keys()
+    assert metrics["discovery"]["nmi"] > 0.75
+    assert min(metrics["discovery"]["iou_of_labels"].values()) > 0.5  # every part found
     assert metrics["composition"].keys() == {"1", "2", "3", "4"}
     for task in (metrics["reconstruction"], *metrics["composition"].values()):
         for measure in ("emr", "cosim", "judge"):

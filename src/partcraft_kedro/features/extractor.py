@@ -3,9 +3,11 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 from transformers import AutoImageProcessor, Dinov2Model
 
 from partcraft_kedro.assets import resolve_model
+from partcraft_kedro.errors import UserError
 
 
 class FeatureExtractor:
@@ -13,14 +15,20 @@ class FeatureExtractor:
 
     model: `tiny`, a local folder in Hugging Face layout, or a hub id such as `facebook/dinov2-base`.
     The features are the last block's hidden state before the final LayerNorm, class token dropped.
-    Raises UserError if the model cannot be found.
+    Raises UserError if the model cannot be loaded.
     """
 
     def __init__(self, model: str, device: str = "cpu"):
         folder = resolve_model(model, "feature_extractor", "features.model")
         self.device = device
-        self.network = Dinov2Model.from_pretrained(folder).to(device).eval().requires_grad_(False)
-        processor = AutoImageProcessor.from_pretrained(folder)
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            network = Dinov2Model.from_pretrained(folder, use_safetensors=True)
+            processor = AutoImageProcessor.from_pretrained(folder)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"features.model={model!r} cannot be loaded as a DINOv2 model: {reason}") from error
+        self.network = network.to(device).eval().requires_grad_(False)
         self._mean = torch.tensor(processor.image_mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(processor.image_std, device=device).view(3, 1, 1)
         size = processor.crop_size if processor.do_center_crop else processor.size
