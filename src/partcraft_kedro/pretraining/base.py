@@ -28,6 +28,8 @@ from partcraft_kedro.randomness import numpy_generator, torch_generator
 
 _CONTEXT = 48  # tokens
 _WIDTH = 128  # of the text encoder
+_STRONG_NOISE = 850  # the timestep from which the colours of parts drown
+_STRONG_NOISE_SHARE = 0.6  # of the samples
 _GROUNDING = 0.1  # weight of the attention loss
 _ALIGNMENT = 0.5  # weight of the patch codes' squared error
 
@@ -250,7 +252,10 @@ def train_base(
         rng = numpy_generator(seed, "base", step)
         rows = rng.integers(held_back, len(pictures), batch_size)
         clean, ids, columns = batch(rows, rng)
-        timesteps = torch.from_numpy(rng.integers(0, len(alphas), batch_size))
+        # A part covers hundreds of latents, whose mean shows its colour through all but the strongest noise. Only
+        # there does the caption matter, so most samples go there.
+        lowest = np.where(rng.uniform(size=batch_size) < _STRONG_NOISE_SHARE, _STRONG_NOISE, 0)
+        timesteps = torch.from_numpy(rng.integers(lowest, len(alphas)))
         noise = torch.randn(clean.shape, generator=torch_generator(seed, "base noise", step))
         capture.watch(columns)
         velocity = velocity_loss(clean, ids, timesteps, noise)
