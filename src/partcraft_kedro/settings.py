@@ -8,7 +8,7 @@ from partcraft_kedro.hooks import FlatMlflowHook, PartCraftHooks
 
 # Called last to first: the MLflow run is open before options go into it.
 HOOKS = (PartCraftHooks(), FlatMlflowHook())
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow",)
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow",)
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
