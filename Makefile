@@ -29,7 +29,7 @@ mlflow: $(READY)
 
 ## clean: remove data, runs and the environment
 clean:
-	find data -mindepth 1 -not -name README.md -delete
+	find data -mindepth 1 -maxdepth 1 -not -name README.md -exec rm -rf {} +
 	rm -rf $(VENV) mlflow.db mlruns mlartifacts .viz
 
 $(READY): pyproject.toml constraints.txt

@@ -23,7 +23,7 @@ class PartCraftHooks:
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
-        for name in ("transformers", "diffusers", "alembic", "mlflow.store.db.utils"):
+        for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.ERROR)
         mlflow = _active_mlflow()
         if mlflow:

@@ -18,6 +18,7 @@ def load_base(model: str, device: str = "cpu") -> StableDiffusionPipeline:
     """
     folder = resolve_model(model, "base", "base.model")
     diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()  # it warns of every part of the pipeline that LoRA leaves alone
     transformers.utils.logging.disable_progress_bar()
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
