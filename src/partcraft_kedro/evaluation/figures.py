@@ -105,7 +105,8 @@ def draw_scores(table: pd.DataFrame) -> Figure:
         axis.scatter(x, rows["floor"].astype(float), marker="_", s=500, color=_COLOURS[5], label="floor")
         axis.set_xticks(x, rows["task"], rotation=30, ha="right", fontsize=8)
         axis.set(title=measure, ylim=(0, 1.05))
-    axes[0].legend(fontsize=8, loc="upper right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False, markerscale=0.4)
     return figure
 
 

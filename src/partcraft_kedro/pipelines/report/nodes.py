@@ -86,7 +86,7 @@ def tabulate_scores(metrics: dict) -> pd.DataFrame:
     for measure in ("nmi", "ari", "iou"):
         rows.append({"task": "discovery", "measure": measure, "value": metrics["discovery"][measure]})
     tasks = {"reconstruction": metrics["reconstruction"]}
-    tasks |= {f"composition, {n} sources": of for n, of in metrics["composition"].items()}
+    tasks |= {f"composition of {n}": of for n, of in metrics["composition"].items()}
     for task, measures in tasks.items():
         rows += [{"task": task, "measure": measure, **scores} for measure, scores in measures.items()]
     for measure, scores in metrics["distance"].items():
