@@ -1,5 +1,6 @@
 """Catalog datasets of this project."""
 
 from partcraft_kedro.datasets.folder import FolderDataset
+from partcraft_kedro.datasets.table import TableDataset
 
-__all__ = ["FolderDataset"]
+__all__ = ["FolderDataset", "TableDataset"]

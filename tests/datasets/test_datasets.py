@@ -1,0 +1,34 @@
+"""The project's own catalog datasets."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io import DatasetError, Version
+
+from partcraft_kedro.datasets import FolderDataset, TableDataset
+
+
+def test_a_table_with_codes_has_a_preview(tmp_path) -> None:
+    dataset = TableDataset(filepath=str(tmp_path / "table.parquet"))
+    dataset.save(pd.DataFrame({"id": ["a", "b"], "code": [np.array([1, -1]), np.array([0, 2])]}))
+    preview = json.loads(json.dumps(dataset.preview(nrows=1)))
+    assert preview["columns"] == ["id", "code"] and preview["data"] == [["a", [1, -1]]]
+
+
+def test_a_folder_is_kept_in_versions(tmp_path) -> None:
+    for version, text in (("1", "first"), ("2", "second")):
+        source = tmp_path / f"source{version}"
+        (source / "deep").mkdir(parents=True)
+        (source / "deep" / "file.txt").write_text(text)
+        FolderDataset(filepath=str(tmp_path / "kept"), version=Version(None, version)).save(source)
+
+    def read(load: str | None) -> str:
+        folder = FolderDataset(filepath=str(tmp_path / "kept"), version=Version(load, None)).load()
+        return (folder / "deep" / "file.txt").read_text()
+
+    assert read(None) == "second"
+    assert read("1") == "first"
+    with pytest.raises(DatasetError):
+        read("3")
