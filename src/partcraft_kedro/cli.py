@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 from collections.abc import Callable, Iterator
 
 import click
@@ -40,7 +41,8 @@ def _sentence(error: BaseException) -> str | None:
     for cause in _chain(error):
         if isinstance(cause, UserError):
             return str(cause)
-        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+        # safetensors wraps the system's error in one of its own that keeps nothing but the text.
+        if os.strerror(errno.ENOSPC) in str(cause):
             return "The disk is full: free some space and run the same command again; finished work is kept."
     # A wrong option, a missing version, or a pipeline, tag or node that does not exist.
     if isinstance(error, ParameterValidationError | DatasetError) or (

@@ -65,6 +65,8 @@ def test_a_full_disk_is_told_plainly() -> None:
         full.write("x")
     assert caught.value.errno == errno.ENOSPC
     assert "disk is full" in _sentence(caught.value)
+    by_safetensors = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert "disk is full" in _sentence(by_safetensors)
     wrapped = RuntimeError("while saving")
     wrapped.__cause__ = caught.value
     assert "disk is full" in _sentence(wrapped)
