@@ -128,13 +128,15 @@ def score_pictures(
     table = plan.assign(
         source_count=plan["sources"].map(len), path=[path.relative_to(data_folder).as_posix() for path in paths]
     )
+    intended = []
+    if judge is not None:
+        intended = [intended_creature(row, records, matching or {}) for _, row in plan.iterrows()]
     for suffix, pictures in shown.items():
         scored = score_codes(predictor, codes, pictures)
         table[f"emr{suffix}"], table[f"cosim{suffix}"] = scored["emr"].to_numpy(), scored["cosim"].to_numpy()
         if suffix == "":
             table["found"] = list(scored["found"])
         if judge is not None:
-            intended = [intended_creature(row, records, matching or {}) for _, row in plan.iterrows()]
             table[f"judge{suffix}"] = score_looks(judge, intended, pictures)
     if matching is None:
         table.loc[~reconstructed, ["emr_ceiling", "cosim_ceiling"]] = np.nan

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from partcraft_kedro.assets import TINY
 from partcraft_kedro.options import BaseModelOptions, DataOptions, EvaluateOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_json
 
@@ -47,13 +48,13 @@ def score_pictures(
             "pictures": generated_pictures["fingerprint"],
             "part_predictor": fingerprint_of(part_predictor),
             "matching": fingerprint_of(discovery_scores["matching"]),
+            "judge": fingerprint_of(TINY / "judge"),
         },
     )
     table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
     if not stage.finished:
         import numpy as np
 
-        from partcraft_kedro.assets import TINY
         from partcraft_kedro.evaluation import metrics, scores
         from partcraft_kedro.evaluation.judge import Judge
         from partcraft_kedro.images.creatures import LABELS
