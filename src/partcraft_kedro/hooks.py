@@ -10,6 +10,8 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from partcraft_kedro.tracking import active_mlflow
+
 
 class PartCraftHooks:
     """Flattens options and final metrics into the MLflow run, and logs the files that the catalog marks.
@@ -25,8 +27,7 @@ class PartCraftHooks:
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        mlflow = _active_mlflow()
-        if mlflow:
+        if mlflow := active_mlflow():
             options = catalog.load("parameters")
             flat = {name: str(value)[:500] for name, value in _flatten(options).items()}
             mlflow.log_params(flat)
@@ -38,7 +39,7 @@ class PartCraftHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        mlflow = _active_mlflow()
+        mlflow = active_mlflow()
         if not mlflow:
             return
         if dataset_name == "metrics":
@@ -58,12 +59,6 @@ class FlatMlflowHook(MlflowHook):
     @hook_impl
     def before_node_run(self) -> None:
         """Nothing: `PartCraftHooks` logs the options, flattened, once a run."""
-
-
-def _active_mlflow() -> Any:
-    import mlflow
-
-    return mlflow if mlflow.active_run() else None
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -174,9 +174,9 @@ class PretrainOptions(_Options):
     """Steps of the vision transformer, and of the judge, 32 pictures each."""
     text_steps: PositiveInt
     """Steps of the text encoder alone, 64 captions each."""
-    base_steps: PositiveInt
-    """Steps of text encoder and U-Net."""
-    batch_size: PositiveInt
-    """Pictures a step of text encoder and U-Net."""
+    coarse_steps: PositiveInt
+    """Steps of text encoder and U-Net at half the resolution, 32 pictures each."""
+    fine_steps: PositiveInt
+    """Steps of text encoder and U-Net at full resolution, 8 pictures each."""
     seed: NonNegativeInt
     """Of everything drawn; must differ from images.seed."""

@@ -1,16 +1,22 @@
 """What goes to MLflow while nodes run. Without an active run nothing is logged."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from PIL import Image
 
 
-def log_step(step: int, values: dict[str, float]) -> None:
-    """Log one point of each curve."""
+def active_mlflow() -> Any:
+    """The mlflow module while a run is active, else None."""
     import mlflow
 
-    if mlflow.active_run():
+    return mlflow if mlflow.active_run() else None
+
+
+def log_step(step: int, values: dict[str, float]) -> None:
+    """Log one point of each curve."""
+    if mlflow := active_mlflow():
         mlflow.log_metrics(values, step=step)
 
 
@@ -22,9 +28,7 @@ def log_curve(history: pd.DataFrame) -> None:
 
 def log_picture(path: Path, folder: str) -> None:
     """Log a picture that lies on disk."""
-    import mlflow
-
-    if mlflow.active_run():
+    if mlflow := active_mlflow():
         mlflow.log_artifact(str(path), folder)
 
 

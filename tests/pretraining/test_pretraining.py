@@ -8,9 +8,10 @@ from torch import nn
 from partcraft_kedro.assets import TINY
 from partcraft_kedro.evaluation.judge import Judge
 from partcraft_kedro.images import creatures
+from partcraft_kedro.images.tensors import to_unit
 from partcraft_kedro.model.attention import ATTENTION_LAYERS
 from partcraft_kedro.model.base import load_base
-from partcraft_kedro.pretraining.base import build_tokenizer
+from partcraft_kedro.pretraining.base import CaptionedBatch, build_tokenizer, grounding_loss, reading_loss
 from partcraft_kedro.pretraining.fitting import fit
 from partcraft_kedro.pretraining.pictures import (
     attribute_indices,
@@ -80,6 +81,46 @@ def test_patch_codes_by_hand() -> None:
     assert code == pytest.approx(expected)
 
 
+@pytest.fixture
+def batch() -> CaptionedBatch:
+    """One picture of 8×8 latents: the left quarter is body (plain yellow), an eighth of that head (striped red)."""
+    masks = torch.zeros(1, 6, 8, 8)
+    masks[0, 1, :, :2] = 1
+    masks[0, 1, 0, :2] = 0
+    masks[0, 2, 0, :2] = 1
+    masks[0, 0, :, 2:] = 1
+    attributes = torch.tensor([[[3, 0], [1, 0], [0, 1], [0, 0], [0, 0], [0, 0]]])
+    columns = torch.tensor([[7, 5, -1, 6, -1, -1]])  # the head is not named, the wing is but does not show
+    return CaptionedBatch(torch.zeros(1, 4, 8, 8), masks, attributes, torch.zeros(1, 9), columns)
+
+
+def test_small_parts_count_for_more_than_their_area(batch) -> None:
+    weights = batch.evened()
+    assert weights.mean() == pytest.approx(1)
+    # 2 locations against 48: the weight of one grows with the square root of the ratio.
+    assert (weights[0, 0, 0, 0] / weights[0, 0, 0, 7]).item() == pytest.approx((48 / 2) ** 0.5)
+
+
+def test_grounding_by_hand(batch) -> None:
+    """Every noun gets half of the attention everywhere: -log(1/2) for body and background, whatever their areas."""
+    assert grounding_loss(torch.full((1, 6, 2, 2), 0.5), batch).item() == pytest.approx(np.log(2))
+    blind = torch.full((1, 6, 2, 2), 0.5)
+    blind[0, 1, :, 0] = 0.25  # the left column, where all of the body is
+    assert grounding_loss(blind, batch).item() == pytest.approx((np.log(4) + np.log(2)) / 2)
+
+
+def test_reading_by_hand(batch) -> None:
+    """Evenly spread guesses cost log 6 + log 8 for the background and log 6 + log 6 + log 3 for a part."""
+    groups = (6, 8, 6, 3)
+    even = tuple(torch.full((1, n, 2, 2), -np.log(n)) for n in groups)
+    expected = (np.log(48) + 2 * np.log(108)) / 3
+    assert reading_loss(even, batch).item() == pytest.approx(expected, abs=1e-5)
+    red = torch.full((1, 6, 2, 2), -np.log(6))
+    red[:, 0] = 0.0  # certain of red: right for the head alone
+    sure = (even[0], even[1], red, even[3])
+    assert reading_loss(sure, batch).item() == pytest.approx(expected - np.log(6) / 3, abs=1e-5)
+
+
 def test_an_interrupted_fit_ends_where_an_unbroken_one_does(tmp_path) -> None:
     def network() -> nn.Linear:
         torch.manual_seed(0)
@@ -115,9 +156,7 @@ def test_the_judge_knows_drawings() -> None:
     rng = np.random.default_rng(7)
     drawn = [(creatures.random_creature(rng), creatures.random_pose(rng)) for _ in range(40)]
     pictures = np.stack([creatures.draw(creature, pose)[0] for creature, pose in drawn])
-    seen = Judge.load(TINY / "judge" / "judge.safetensors").attributes(
-        torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-    )
+    seen = Judge.load(TINY / "judge" / "judge.safetensors").attributes(to_unit(pictures))
     hits = [
         row[label] == creature.attribute(label)
         for row, (creature, pose) in zip(seen, drawn, strict=True)

@@ -5,6 +5,7 @@ composition of creatures the picture that the creature generator itself draws of
 chosen at random.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from partcraft_kedro.evaluation.metrics import (
 )
 from partcraft_kedro.images import creatures
 from partcraft_kedro.images.records import load_pictures
-from partcraft_kedro.model.base import to_vae
+from partcraft_kedro.images.tensors import from_vae, to_unit, to_vae
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.randomness import numpy_generator
 
@@ -35,32 +36,32 @@ def through_vae(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     again = []
     for start in range(0, len(pictures), BATCH):
         batch = to_vae(pictures[start : start + BATCH]).to(vae.device)
-        decoded = vae.decode(vae.encode(batch).latent_dist.mean).sample.cpu()
-        again.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        again.append(from_vae(vae.decode(vae.encode(batch).latent_dist.mean).sample))
     return np.concatenate(again)
 
 
-def intended_creature(row: pd.Series, records: pd.DataFrame, matching: dict[int, int]) -> creatures.Creature:
-    """The creature that a planned picture should show: the base, with each swapped part from its source.
+def intended_creature(
+    row: pd.Series, records: pd.DataFrame, matching: dict[int, int]
+) -> tuple[creatures.Creature, creatures.Pose]:
+    """What a planned picture should show: the base in its pose, with each swapped part from its source.
 
-    records: indexed by id; matching: discovered label → true label. A swapped part that the source does not show,
-    or that stands for no true label, stays the base's.
+    records: indexed by id; matching: discovered label → true label. A swapped part that stands for no true label
+    stays the base's. Legs show where those of their source do.
     """
-    creature, _ = creatures.creature_from_row(records.loc[row["sources"][0]].to_dict())
+    creature, pose = creatures.creature_from_row(records.loc[row["sources"][0]].to_dict())
     for source, part in zip(row["sources"][1:], row["swapped"], strict=True):
         if part in matching:
-            other, _ = creatures.creature_from_row(records.loc[source].to_dict())
-            creature = creature.with_attribute(creatures.LABELS[matching[part]], other)
-    return creature
+            label = creatures.LABELS[matching[part]]
+            other, other_pose = creatures.creature_from_row(records.loc[source].to_dict())
+            creature = creature.with_attribute(label, other)
+            if label == "legs":
+                pose = replace(pose, legs_visible=other_pose.legs_visible)
+    return creature, pose
 
 
 def draw_intended(plan: pd.DataFrame, records: pd.DataFrame, matching: dict[int, int]) -> np.ndarray:
-    """What the creature generator draws of each planned picture, in the base picture's pose, (n, h, w, 3) uint8."""
-    drawn = []
-    for _, row in plan.iterrows():
-        _, pose = creatures.creature_from_row(records.loc[row["sources"][0]].to_dict())
-        drawn.append(creatures.draw(intended_creature(row, records, matching), pose)[0])
-    return np.stack(drawn)
+    """What the creature generator draws of each planned picture, (n, h, w, 3) uint8."""
+    return np.stack([creatures.draw(*intended_creature(row, records, matching))[0] for _, row in plan.iterrows()])
 
 
 def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[str]:
@@ -84,7 +85,7 @@ def score_looks(judge: Judge, intended: list[creatures.Creature], pictures: np.n
     """The judge's view: the share of labels whose look is the intended one, among those it sees, (n,) float."""
     scores = []
     for start in range(0, len(pictures), BATCH):
-        batch = torch.from_numpy(pictures[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
+        batch = to_unit(pictures[start : start + BATCH])
         for creature, seen in zip(intended[start : start + BATCH], judge.attributes(batch), strict=True):
             # Legs may be hidden by the pose, which a prompt does not fix; every other part must show.
             labels = [label for label in creatures.LABELS if label != "legs" or seen["legs"] is not None]
@@ -130,7 +131,7 @@ def score_pictures(
     )
     intended = []
     if judge is not None:
-        intended = [intended_creature(row, records, matching or {}) for _, row in plan.iterrows()]
+        intended = [intended_creature(row, records, matching or {})[0] for _, row in plan.iterrows()]
     for suffix, pictures in shown.items():
         scored = score_codes(predictor, codes, pictures)
         table[f"emr{suffix}"], table[f"cosim{suffix}"] = scored["emr"].to_numpy(), scored["cosim"].to_numpy()
@@ -148,9 +149,7 @@ def distances(judge: Judge, real: np.ndarray, generated: np.ndarray) -> dict:
 
     def embed(pictures: np.ndarray) -> np.ndarray:
         batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
-        return torch.cat(
-            [judge.embed(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255) for batch in batches]
-        ).numpy()
+        return torch.cat([judge.embed(to_unit(batch)) for batch in batches]).numpy()
 
     features = embed(real), embed(generated)
     shared = {"n": len(generated), "n_real": len(real), "features": "judge, 96 numbers"}

@@ -8,6 +8,7 @@ from transformers import AutoImageProcessor, Dinov2Model
 
 from partcraft_kedro.assets import resolve_model
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.images.tensors import to_unit
 
 
 class FeatureExtractor:
@@ -43,7 +44,7 @@ class FeatureExtractor:
         Pictures of another size are resized (bicubic, antialiased); they are square already.
         """
         if isinstance(pictures, np.ndarray):
-            pictures = torch.tensor(pictures).permute(0, 3, 1, 2).float() / 255
+            pictures = to_unit(pictures)
         pictures = pictures.to(self.device)
         if pictures.shape[-1] != self.size:
             size = (self.size, self.size)

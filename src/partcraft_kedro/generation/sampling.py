@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from partcraft_kedro.images.tensors import from_unit
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.prompts import parse_tokens
@@ -59,5 +60,4 @@ def write_pictures(
 
 def to_images(pictures: torch.Tensor) -> list[Image.Image]:
     """(n, 3, h, w) float in 0..1 → PIL pictures."""
-    arrays = (pictures.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(array) for array in arrays]
+    return [Image.fromarray(array) for array in from_unit(pictures)]

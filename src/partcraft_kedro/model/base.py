@@ -1,7 +1,6 @@
 """Loading a base model: the embedded `tiny`, a local folder, or a hub id, all by the same code."""
 
 import diffusers
-import numpy as np
 import torch
 import transformers
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -37,8 +36,3 @@ def load_base(model: str, device: str = "cpu") -> StableDiffusionPipeline:
 def picture_size(pipeline: StableDiffusionPipeline) -> int:
     """The side, in pixels, of the pictures a base model was trained on."""
     return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-
-
-def to_vae(pictures: np.ndarray) -> torch.Tensor:
-    """(n, h, w, 3) uint8 → (n, 3, h, w) float32 in -1..1, the range of every diffusers VAE."""
-    return torch.tensor(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from partcraft_kedro.model.base import to_vae
+from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.pretraining.fitting import fit
 from partcraft_kedro.pretraining.pictures import PretrainingPictures
 from partcraft_kedro.randomness import numpy_generator

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
 from partcraft_kedro.evaluation.judge import Judge
+from partcraft_kedro.images.tensors import to_unit
 from partcraft_kedro.pretraining.fitting import fit
 from partcraft_kedro.pretraining.pictures import PretrainingPictures, patch_codes, patch_fractions
 from partcraft_kedro.randomness import numpy_generator, torch_generator
@@ -55,7 +56,7 @@ class _PatchFeatures(nn.Module):
 
 def _degraded(pictures: np.ndarray, rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
     """Pictures as (n, 3, 128, 128) in 0..1: mirrored, dimmed, noisy or soft, as generated ones may be."""
-    batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    batch = to_unit(pictures)
     batch = batch * torch.from_numpy(rng.uniform(0.85, 1.1, (len(batch), 1, 1, 1))).float()
     soft = F.interpolate(F.avg_pool2d(batch, 2), scale_factor=2, mode="bilinear")
     blend = torch.from_numpy(rng.uniform(0, 1, (len(batch), 1, 1, 1)) ** 2).float()

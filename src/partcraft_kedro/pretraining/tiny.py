@@ -11,6 +11,7 @@ from transformers import BitImageProcessorPil, Dinov2Model
 from partcraft_kedro.evaluation.judge import Judge
 from partcraft_kedro.evaluation.scores import through_vae
 from partcraft_kedro.images import creatures
+from partcraft_kedro.images.tensors import to_unit
 from partcraft_kedro.pretraining.pictures import caption
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 
@@ -62,7 +63,7 @@ def measure_tiny(pipeline: StableDiffusionPipeline, judge: Judge, seed: int) -> 
     )
     found = {}
     for name, shown in (("drawings", pictures), ("vae", again), ("generated", (generated * 255).astype(np.uint8))):
-        seen = judge.attributes(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255)
+        seen = judge.attributes(to_unit(shown))
         hits = [
             row[label] == creature.attribute(label)
             for row, (creature, _) in zip(seen, drawn, strict=True)

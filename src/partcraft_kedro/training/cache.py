@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from partcraft_kedro.images.records import load_pictures
-from partcraft_kedro.model.base import to_vae
+from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.stages import write_file
 
 _SHARD = 32  # pictures a file and a forward pass

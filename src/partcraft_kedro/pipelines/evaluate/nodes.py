@@ -42,7 +42,7 @@ def score_pictures(
     stage = Stage(
         data.layer("07_model_output"),
         "scores",
-        version=1,
+        version=2,
         options=evaluate.model_dump(exclude={"examples"}),
         inputs={
             "pictures": generated_pictures["fingerprint"],

@@ -9,13 +9,11 @@ from partcraft_kedro.options import DataOptions, PretrainOptions
 from partcraft_kedro.stages import Stage, write_folder
 
 
-def _stage(pretrain: PretrainOptions, data: DataOptions) -> Stage:
-    return Stage(data.folder / "06_models" / "tiny", "pretraining", version=1, options=pretrain.model_dump(), inputs={})
-
-
 def train_tiny(pretrain: PretrainOptions, data: DataOptions) -> Path:
     """Train the four networks of tiny in turn; returns the folder with the finished model."""
-    stage = _stage(pretrain, data)
+    stage = Stage(
+        data.folder / "06_models" / "tiny", "pretraining", version=2, options=pretrain.model_dump(), inputs={}
+    )
     tiny = stage.folder / "tiny"
     if not stage.finished:
         from partcraft_kedro.pretraining.autoencoder import train_autoencoder, train_decoder
@@ -37,8 +35,8 @@ def train_tiny(pretrain: PretrainOptions, data: DataOptions) -> Path:
             vae,
             stage.folder / "base",
             text_steps=pretrain.text_steps,
-            steps=pretrain.base_steps,
-            batch_size=pretrain.batch_size,
+            coarse_steps=pretrain.coarse_steps,
+            fine_steps=pretrain.fine_steps,
             seed=seed,
         )
         train_decoder(vae, pictures, stage.folder / "decoder", steps=pretrain.decoder_steps, batch_size=12, seed=seed)
@@ -46,7 +44,9 @@ def train_tiny(pretrain: PretrainOptions, data: DataOptions) -> Path:
         trained = {
             "VAE": f"{pretrain.autoencoder_steps} steps of 12 crops, then {pretrain.decoder_steps} of the decoder",
             "vision transformer, judge": f"{pretrain.observer_steps} steps of 32 pictures each",
-            "text encoder, U-Net": f"{pretrain.base_steps} steps of {pretrain.batch_size} captioned pictures",
+            "text encoder": f"{pretrain.text_steps} steps of 64 captions alone, then with the U-Net",
+            "U-Net": f"{pretrain.coarse_steps} steps of 32 captioned pictures at half the resolution, then "
+            f"{pretrain.fine_steps} of 8 at full resolution",
         }
 
         def write(partial: Path) -> None:

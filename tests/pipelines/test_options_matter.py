@@ -1,0 +1,139 @@
+"""Every option changes something that a run leaves behind."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from pydantic import BaseModel
+from safetensors.numpy import load_file, save_file
+
+from partcraft_kedro import options
+from partcraft_kedro.assets import TINY
+
+PROJECT = Path(__file__).parents[2]
+_FINGERPRINT = re.compile(rb"[0-9a-f]{16}")
+# The stage that shows it first, and another value than that of conf/test.
+CHANGED = {
+    "images": {
+        "species": 3,
+        "pictures_per_species": 7,
+        "test_fraction": 0.5,
+        "seed": 5,
+    },
+    "features": {"model": "<folder>", "shard_size": 5},
+    "parts": {"parts": 4, "variants": 3, "starts": 1, "iterations": 1, "least_patches": 9, "seed": 3},
+    "train": {
+        "steps": 3,
+        "batch_size": 3,
+        "accumulation": 2,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.5,
+        "attention_weight": 0.5,
+        "rank": 2,
+        "lora_layers": "all",
+        "bottleneck_layers": 3,
+        "template_probability": 1.0,
+        "snr_gamma": 5.0,
+        "max_gradient_norm": 1e-3,
+        "checkpoint_every": 3,
+        "log_every": 1,
+        "sample_every": 2,
+        "seed": 1,
+    },
+    "generate": {
+        "sampling.steps": 3,
+        "sampling.guidance": 5.0,
+        "sampling.guidance_rescale": 0.0,
+        "sampling.negative_prompt": "striped",
+        "split": "train",
+        "reconstructions": 3,
+        "compositions": 1,
+        "most_sources": 2,
+        "seed": 1,
+    },
+    "evaluate": {"bootstrap": 50, "examples": 2, "seed": 1},
+    "base": {"model": "<folder>"},
+}
+# What cannot show in the results of a small run on this device.
+ELSEWHERE = {
+    "data.folder",  # every test here has its own
+    "data.dataset",  # creatures in one, `test` in the other environment
+    "base.device",
+    "images.worst_broken_share",  # test_mistakes.py breaks pictures
+    "features.batch_size",  # speed and memory alone
+    "generate.sampling.batch_size",
+    *(f"pretrain.{name}" for name in options.PretrainOptions.model_fields),  # hours
+}
+
+
+def leaves(group: type[BaseModel], prefix: str) -> set[str]:
+    names = set()
+    for name, field in group.model_fields.items():
+        inner = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        names |= leaves(field.annotation, f"{prefix}.{name}") if inner else {f"{prefix}.{name}"}
+    return names
+
+
+def test_no_option_is_forgotten() -> None:
+    groups = {
+        "data": options.DataOptions,
+        "base": options.BaseModelOptions,
+        "images": options.ImagesOptions,
+        "features": options.FeaturesOptions,
+        "parts": options.PartsOptions,
+        "train": options.TrainOptions,
+        "generate": options.GenerateOptions,
+        "evaluate": options.EvaluateOptions,
+        "pretrain": options.PretrainOptions,
+    }
+    known = set().union(*(leaves(group, name) for name, group in groups.items()))
+    assert known == ELSEWHERE | {f"{group}.{name}" for group, values in CHANGED.items() for name in values}
+
+
+@pytest.fixture(scope="module")
+def results(finished, tmp_path_factory):
+    """A copy of finished data to run in, within this process."""
+    folder = tmp_path_factory.mktemp("options")
+    shutil.copytree(finished.data, folder / "data")
+    for name, weights in (("base", "unet/diffusion_pytorch_model"), ("feature_extractor", "model")):
+        shutil.copytree(TINY / name, folder / name)
+        path = folder / name / f"{weights}.safetensors"
+        save_file({key: 1.1 * value for key, value in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARTCRAFT_DATA", str(folder / "data"))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        bootstrap_project(PROJECT)
+        yield folder
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [(group, name, value) for group, values in CHANGED.items() for name, value in values.items()],
+)
+def test_an_option_changes_what_is_left_behind(results, group: str, name: str, value) -> None:
+    data = results / "data"
+
+    def files() -> dict:
+        return {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}
+
+    def content(path) -> tuple[str, bytes]:
+        """Without fingerprints, which follow the options and not their effect."""
+        name = _FINGERPRINT.sub(b"", path.relative_to(data).as_posix().encode()).decode()
+        return re.sub(r"\d{4}-\d\d-\d\dT[\d.]+Z", "", name), _FINGERPRINT.sub(b"", path.read_bytes())
+
+    before = files()
+    known = {content(path) for path in before}
+    if value == "<folder>":
+        value = str(results / ("base" if group == "base" else "feature_extractor"))
+    tree = value
+    for key in reversed(name.split(".")):
+        tree = {key: tree}
+    stage = "train" if group == "base" else "report" if group == "evaluate" else group
+    with KedroSession.create(PROJECT, env="test", runtime_params={group: tree}) as session:
+        session.run(pipeline_names=[stage])
+    # The options themselves are written down in stage.json and in the adapter's card.
+    fresh = [path for path, stamp in files().items() if before.get(path) != stamp]
+    assert {content(path) for path in fresh if path.suffix not in (".json", ".md") or path.stem == "metrics"} - known
