@@ -136,6 +136,7 @@ class GenerateOptions(_Options):
     """Which pictures are generated for evaluation."""
 
     sampling: SamplingOptions
+    """How they are sampled."""
     split: Literal["train", "test"]
     """The split whose pictures are reconstructed and composed (the paper: train)."""
     reconstructions: PositiveInt
