@@ -292,8 +292,8 @@ def train_base(
 ) -> StableDiffusionPipeline:
     """Learn v from noisy latents and captions, first at half the resolution; returns the finished pipeline.
 
-    At every checkpoint the gauge is written: the loss at strong noise, the same noise every time, with right captions
-    and with shuffled ones, whose ratio says how much the model listens.
+    At every checkpoint the gauge is written: the loss half-way through the schedule, on the same noise every time, with
+    right captions and with shuffled ones; their ratio says how much the model listens.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -333,17 +333,17 @@ def train_base(
 
         @torch.no_grad()
         def gauge(step: int, _: nn.Module) -> None:
-            losses = {"right": 0.0, "shuffled": 0.0, "read": 0.0, "inside": 0.0}
+            losses = {"right": 0.0, "shuffled": 0.0, "reading": 0.0, "grounding": 0.0}
             chunks = range(0, held_back, 64)
             for start in chunks:
                 rng = numpy_generator(seed, "gauge", start)
                 batch = examples.draw(np.arange(start, start + 64), rng)
-                timesteps = torch.full((64,), 500)
+                timesteps = torch.full((64,), len(alphas) // 2)
                 noise = torch.randn(batch.clean.shape, generator=torch_generator(seed, "gauge", start))
                 capture.watch(batch.columns)
                 losses["right"] += float(velocity_loss(batch, batch.ids, timesteps, noise))
-                losses["read"] += float(reading_loss(model.read(), batch))
-                losses["inside"] += float(grounding_loss(capture.maps(), batch))
+                losses["reading"] += float(reading_loss(model.read(), batch))
+                losses["grounding"] += float(grounding_loss(capture.maps(), batch))
                 losses["shuffled"] += float(velocity_loss(batch, batch.ids.roll(1, 0), timesteps, noise))
             row = {"step": step, **{name: loss / len(chunks) for name, loss in losses.items()}}
             with (stage / "gauge.jsonl").open("a") as lines:
