@@ -26,6 +26,19 @@ def resolve_model(name: str, component: str, option: str) -> str:
     )
 
 
+def resolve_device(device: str) -> str:
+    """A device that is there: `auto` is the first of cuda, mps and cpu. Raises UserError for one that is not."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, available in there.items() if available)
+    if not there.get(device.partition(":")[0], False):
+        usable = ", ".join(name for name, available in there.items() if available)
+        raise UserError(f"base.device={device!r} is not available on this machine, which has: {usable}.")
+    return device
+
+
 def model_fingerprint(name: str, component: str, option: str) -> str:
     """What a stage's key says of a model: the digest of its files where they are local, else its hub id."""
     resolved = resolve_model(name, component, option)

@@ -34,22 +34,31 @@ class BaseModelOptions(_Options):
     model: str
     """`tiny`, a local folder in diffusers' layout, or a hub id."""
     device: str
-    """Where training and sampling run: `cpu`, `cuda`, `mps`."""
+    """Where training and sampling run: `cpu`, `cuda`, `mps`, or `auto`, the fastest of them that is there."""
 
 
 class ImagesOptions(_Options):
-    """The creatures that are drawn."""
+    """Where pictures come from."""
 
+    source: Literal["creatures", "cub", "dogs", "sims4", "folder"]
+    """`creatures` are drawn; CUB-200-2011, Stanford Dogs and Sims4-Faces are read as published; `folder`: any pictures,
+    in one folder or in one for each class."""
+    folder: Path | None
+    """Photographs: where they lie; none: where `kedro run --pipeline=download` puts them."""
+    labels: Path | None
+    """Sims4-Faces in another layout: a CSV file with the columns `file` and `class`."""
+    pictures_per_class: PositiveInt
+    """Sims4-Faces: men, and women, that are chosen (the paper: 100)."""
     species: PositiveInt
-    """How many species; tiny has never seen the looks of the first 20 of seed 0 together."""
+    """Creatures: how many species; tiny has never seen the looks of the first 20 of seed 0 together."""
     pictures_per_species: int = Field(ge=2)
-    """Pictures of each species, both splits together."""
+    """Creatures: pictures of each species, both splits together."""
     test_fraction: float = Share
-    """Share of each species' pictures kept for evaluation."""
+    """Share of each class's pictures kept for evaluation; CUB and Stanford Dogs publish their own split."""
     worst_broken_share: float = Share
     """Above this share of broken pictures the run stops; below it they are set aside."""
     seed: NonNegativeInt
-    """Of species, poses and backgrounds."""
+    """Of species, poses and backgrounds; of the choice of faces; of the split."""
 
 
 class FeaturesOptions(_Options):

@@ -7,6 +7,7 @@ from kedro.pipeline import Pipeline
 from partcraft_kedro.pipelines.evaluate.pipeline import create_pipeline as evaluate
 from partcraft_kedro.pipelines.features.pipeline import create_pipeline as features
 from partcraft_kedro.pipelines.generate.pipeline import create_pipeline as generate
+from partcraft_kedro.pipelines.images.pipeline import create_download_pipeline as download
 from partcraft_kedro.pipelines.images.pipeline import create_pipeline as images
 from partcraft_kedro.pipelines.parts.pipeline import create_pipeline as parts
 from partcraft_kedro.pipelines.pretrain.pipeline import create_pipeline as pretrain
@@ -27,4 +28,4 @@ def register_pipelines() -> dict[str, Pipeline]:
         "report": report(),
     }
     up_to = dict(zip(stages, accumulate(stages.values()), strict=True))
-    return {"__default__": up_to["report"], **up_to, "pretrain": pretrain()}
+    return {"__default__": up_to["report"], **up_to, "download": download(), "pretrain": pretrain()}

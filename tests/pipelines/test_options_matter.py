@@ -18,6 +18,7 @@ _FINGERPRINT = re.compile(rb"[0-9a-f]{16}")
 # The stage that shows it first, and another value than that of conf/test.
 CHANGED = {
     "images": {
+        "source": "folder",
         "species": 3,
         "pictures_per_species": 7,
         "test_fraction": 0.5,
@@ -63,6 +64,9 @@ ELSEWHERE = {
     "data.dataset",  # creatures in one, `test` in the other environment
     "base.device",
     "images.worst_broken_share",  # test_mistakes.py breaks pictures
+    "images.folder",  # test_photographs.py reads photographs; here `source` finds the creatures' folder
+    "images.labels",  # test_readers.py
+    "images.pictures_per_class",
     "features.batch_size",  # speed and memory alone
     "generate.sampling.batch_size",
     *(f"pretrain.{name}" for name in options.PretrainOptions.model_fields),  # hours

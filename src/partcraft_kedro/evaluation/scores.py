@@ -5,6 +5,7 @@ composition of creatures the picture that the creature generator itself draws of
 chosen at random.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,15 +145,20 @@ def score_pictures(
     return table
 
 
-def distances(judge: Judge, real: np.ndarray, generated: np.ndarray) -> dict:
-    """Fréchet and kernel distance between the judge's features of real and generated pictures, (n, h, w, 3) uint8."""
+def distances(
+    embed: Callable[[torch.Tensor], torch.Tensor], features_named: str, real: np.ndarray, generated: np.ndarray
+) -> dict:
+    """Fréchet and kernel distance between features of real and generated pictures, (n, h, w, 3) uint8.
 
-    def embed(pictures: np.ndarray) -> np.ndarray:
+    embed: (n, 3, h, w) in 0..1 → (n, width).
+    """
+
+    def of(pictures: np.ndarray) -> np.ndarray:
         batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
-        return torch.cat([judge.embed(to_unit(batch)) for batch in batches]).numpy()
+        return torch.cat([embed(to_unit(batch)) for batch in batches]).numpy()
 
-    features = embed(real), embed(generated)
-    shared = {"n": len(generated), "n_real": len(real), "features": "judge, 96 numbers"}
+    features = of(real), of(generated)
+    shared = {"n": len(generated), "n_real": len(real), "features": features_named}
     return {
         "frechet": {"value": frechet_distance(*features), **shared},
         "kernel": {"value": kernel_distance(*features), **shared},

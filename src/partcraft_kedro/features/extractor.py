@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import transformers
 from transformers import AutoImageProcessor, Dinov2Model
 
-from partcraft_kedro.assets import resolve_model
+from partcraft_kedro.assets import resolve_device, resolve_model
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.tensors import to_unit
 
@@ -19,9 +19,9 @@ class FeatureExtractor:
     Raises UserError if the model cannot be loaded.
     """
 
-    def __init__(self, model: str, device: str = "cpu"):
+    def __init__(self, model: str, device: str = "auto"):
         folder = resolve_model(model, "feature_extractor", "features.model")
-        self.device = device
+        self.device = device = resolve_device(device)
         transformers.utils.logging.disable_progress_bar()
         try:
             network = Dinov2Model.from_pretrained(folder, use_safetensors=True)

@@ -21,6 +21,26 @@ DOGS_HOME = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 SIMS4_HOME = "https://huggingface.co/datasets/rocca/sims4-faces"
 
 
+# What CUB's fifteen keypoints say of five parts (the paper's names; the back and the nape go with the nearest).
+CUB_PARTS = {
+    "back": "body",
+    "beak": "head",
+    "belly": "body",
+    "breast": "body",
+    "crown": "head",
+    "forehead": "head",
+    "left eye": "head",
+    "left leg": "legs",
+    "left wing": "wing",
+    "nape": "head",
+    "right eye": "head",
+    "right leg": "legs",
+    "right wing": "wing",
+    "tail": "tail",
+    "throat": "head",
+}
+
+
 def read_cub(folder: Path) -> pd.DataFrame:
     """CUB-200-2011 (Wah et al. 2011): text files that number pictures, classes and keypoints; published split."""
     needed = ["images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "bounding_boxes.txt"]

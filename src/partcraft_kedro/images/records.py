@@ -1,10 +1,13 @@
 """One table of records for every dataset, and the decoding of pictures.
 
-Columns: `id` (unique, str), `path` (relative to the data folder), `class_name`, `split` (`train` or `test`).
-Creatures also carry their six attributes and their pose.
+Columns: `id` (unique, str), `path` (relative to the data folder, or absolute), `class_name`, `split` (`train` or
+`test`); once checked also `sha256`, `width`, `height`, `duplicate_of`. Creatures carry their six attributes and their
+pose, photographs a box and keypoints where the publisher gives them.
 """
 
+import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +21,29 @@ from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import write_file
 
 
-def load_picture(path: Path, size: int) -> np.ndarray:
-    """Decode, upright, in RGB, shortest side to `size` (bicubic), centre crop: (size, size, 3) uint8.
+def open_picture(path: Path) -> Image.Image:
+    """Decode whole, upright, in RGB; transparency on white, the first frame of an animation.
 
-    Raises UserError naming the file if it cannot be decoded whole.
+    Raises UserError naming the file if it cannot be decoded.
     """
     try:
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
                 upright = Image.fromarray((np.asarray(upright) / 257).astype(np.uint8))
-            picture = upright.convert("RGB")
+            if upright.has_transparency_data:
+                layers = Image.new("RGBA", upright.size, "white"), upright.convert("RGBA")
+                upright = Image.alpha_composite(*layers)
+            return upright.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"Picture {path} is missing: restore it, or delete its folder to have it made again.") from None
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise UserError(f"Picture {path} cannot be decoded ({error}): replace or remove it.") from error
-    return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
+
+
+def load_picture(path: Path, size: int) -> np.ndarray:
+    """The centre square of a picture, resized (bicubic): (size, size, 3) uint8. Raises UserError as `open_picture`."""
+    return np.asarray(ImageOps.fit(open_picture(path), (size, size), Image.Resampling.BICUBIC))
 
 
 def load_pictures(paths: Iterable[Path], size: int) -> np.ndarray:
@@ -41,26 +51,49 @@ def load_pictures(paths: Iterable[Path], size: int) -> np.ndarray:
     return np.stack([load_picture(path, size) for path in paths])
 
 
-def check_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decode every picture once and set broken ones aside.
+def hash_pictures(records: pd.DataFrame, data_folder: Path) -> pd.Series:
+    """SHA-256 of every picture's bytes, None for one that is missing."""
 
-    Returns (records, quarantine); quarantine has columns id, path, reason.
+    def digest(path: str) -> str | None:
+        try:
+            with (data_folder / path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        return pd.Series(list(pool.map(digest, records["path"])), index=records.index, dtype=object)
+
+
+def check_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Decode every picture once, in parallel, and set broken ones aside.
+
+    records: with `sha256`. Returns (records, quarantine). Records gain `width` and `height` in pixels, upright, and
+    `duplicate_of`, the id of the first picture with the same bytes; quarantine has columns id, path, reason.
     Raises UserError if more than the share `worst` (0..1) is broken.
     """
-    reasons = {}
-    for row in tqdm(records.itertuples(), total=len(records), desc="check pictures", leave=False):
+
+    def examine(path: str) -> tuple[int, int, str | None]:
         try:
-            load_picture(data_folder / row.path, 8)
+            return *open_picture(data_folder / path).size, None
         except UserError as error:
-            reasons[row.id] = str(error)
-    if len(reasons) > worst * len(records):
+            return 0, 0, str(error)
+
+    with ThreadPoolExecutor() as pool:
+        examined = tqdm(pool.map(examine, records["path"]), total=len(records), desc="check pictures", leave=False)
+        seen = pd.DataFrame(list(examined), columns=["width", "height", "reason"], index=records.index)
+    broken = seen["reason"].notna()
+    if broken.sum() > worst * len(records):
         raise UserError(
-            f"{len(reasons)} of {len(records)} pictures are broken, more than images.worst_broken_share="
-            f"{worst:g} allows; the first: {next(iter(reasons.values()))}"
+            f"{broken.sum()} of {len(records)} pictures are broken, more than images.worst_broken_share="
+            f"{worst:g} allows; the first: {seen.loc[broken, 'reason'].iloc[0]}"
         )
-    broken = records["id"].isin(list(reasons))
-    quarantine = records.loc[broken, ["id", "path"]].assign(reason=[reasons[i] for i in records.loc[broken, "id"]])
-    return records[~broken].reset_index(drop=True), quarantine.reset_index(drop=True)
+    firsts = records[~broken].groupby("sha256")["id"].transform("first")
+    kept = records[~broken].assign(
+        width=seen["width"], height=seen["height"], duplicate_of=firsts.where(firsts != records.loc[~broken, "id"])
+    )
+    quarantine = records.loc[broken, ["id", "path"]].assign(reason=seen.loc[broken, "reason"])
+    return kept.reset_index(drop=True), quarantine.reset_index(drop=True)
 
 
 def draw_creatures(

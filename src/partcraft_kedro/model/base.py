@@ -5,14 +5,14 @@ import torch
 import transformers
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from partcraft_kedro.assets import resolve_model
+from partcraft_kedro.assets import resolve_device, resolve_model
 from partcraft_kedro.errors import UserError
 
 
-def load_base(model: str, device: str = "cpu") -> StableDiffusionPipeline:
+def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
     """A frozen Stable Diffusion pipeline in float32 with a DPM-Solver++ sampler; safetensors only.
 
-    model: `tiny`, a folder in diffusers' layout, or a hub id.
+    model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`.
     Raises UserError if it cannot be loaded.
     """
     folder = resolve_model(model, "base", "base.model")
@@ -30,7 +30,7 @@ def load_base(model: str, device: str = "cpu") -> StableDiffusionPipeline:
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
-    return pipeline.to(device)
+    return pipeline.to(resolve_device(device))
 
 
 def picture_size(pipeline: StableDiffusionPipeline) -> int:

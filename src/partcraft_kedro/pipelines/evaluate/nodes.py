@@ -2,30 +2,62 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from partcraft_kedro.assets import TINY
-from partcraft_kedro.options import BaseModelOptions, DataOptions, EvaluateOptions
+from partcraft_kedro.images import readers
+from partcraft_kedro.options import BaseModelOptions, DataOptions, EvaluateOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_json
 
 
-def score_discovery(records: pd.DataFrame, part_masks: Path, data: DataOptions) -> dict:
-    """NMI, ARI and IoU against the true masks, and which true label each discovered part stands for."""
-    import numpy as np
-    from PIL import Image
+def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, data: DataOptions) -> dict:
+    """How good the parts are, against what is known of the pictures: true masks, or keypoints, boxes and classes."""
     from safetensors.numpy import load_file
+
+    found = load_file(part_masks / "masks.safetensors")["label_maps"]
+    if "mask_path" in records:
+        return _score_against_masks(records, found, data)
+    return _score_photographs(records, found, codes)
+
+
+def _score_against_masks(records: pd.DataFrame, found: np.ndarray, data: DataOptions) -> dict:
+    """NMI, ARI and IoU, and which true label each discovered part stands for."""
+    from PIL import Image
 
     from partcraft_kedro.evaluation import discovery
     from partcraft_kedro.images.creatures import LABELS
 
     true = np.stack([np.asarray(Image.open(data.folder / path)) for path in records["mask_path"]])
-    found = load_file(part_masks / "masks.safetensors")["label_maps"]
     patches = discovery.patch_labels(true, found.shape[1])
     overlaps = discovery.overlap(found, patches, int(found.max()) + 1, len(LABELS))
     scores = discovery.discovery_scores(overlaps, found, true)
     matching = discovery.match_labels(overlaps)
     scores["iou_of_labels"] = dict(zip(LABELS, scores["iou_of_labels"], strict=True))
     return scores | {"matching": {str(found): LABELS[true] for found, true in matching.items()}}
+
+
+def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataFrame) -> dict:
+    """NMI, ARI and regression error at the keypoints of the test split, foreground IoU with the boxes, and what codes
+    tell of classes: whatever the records allow. `matching` names parts after their keypoints."""
+    from partcraft_kedro.evaluation import keypoints
+
+    scores: dict = {"matching": {}}
+    if "keypoints" in records:
+        labelled = keypoints.labels_at_keypoints(records, found)
+        tested = (records["split"] == "test").to_numpy()[labelled["picture"]]
+        if tested.any():
+            scores |= keypoints.keypoint_agreement(labelled[tested])
+            scores["keypoint_error"] = keypoints.keypoint_regression_error(records, found, labelled, int(found.max()))
+        names = keypoints.name_parts(labelled, readers.CUB_PARTS)
+        scores["matching"] = {str(label): name for label, name in names.items()}
+    boxed = records["box"].notna() if "box" in records else pd.Series(False, records.index)
+    if boxed.any():
+        scores["foreground_iou"] = keypoints.foreground_iou(records[boxed], found[boxed.to_numpy()])
+    if records["class_name"].nunique() > 1:
+        by_id = codes.set_index("id").loc[records["id"], "code"]
+        scores |= keypoints.codes_and_classes(np.stack(by_id), records["class_name"].to_numpy())
+    return scores
 
 
 def score_pictures(
@@ -35,6 +67,7 @@ def score_pictures(
     part_predictor: Path,
     discovery_scores: dict,
     base: BaseModelOptions,
+    features: FeaturesOptions,
     evaluate: EvaluateOptions,
     data: DataOptions,
 ) -> tuple[pd.DataFrame, dict]:
@@ -53,10 +86,9 @@ def score_pictures(
     )
     table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
     if not stage.finished:
-        import numpy as np
-
         from partcraft_kedro.evaluation import metrics, scores
         from partcraft_kedro.evaluation.judge import Judge
+        from partcraft_kedro.features.extractor import FeatureExtractor
         from partcraft_kedro.images.creatures import LABELS
         from partcraft_kedro.images.records import load_pictures
         from partcraft_kedro.model.base import load_base, picture_size
@@ -64,7 +96,10 @@ def score_pictures(
 
         pipeline = load_base(base.model, base.device)
         size = picture_size(pipeline)
-        judge = Judge.load(TINY / "judge" / "judge.safetensors")
+        judge = matching = None
+        if "mask_path" in records:
+            judge = Judge.load(TINY / "judge" / "judge.safetensors")
+            matching = {int(found): LABELS.index(true) for found, true in discovery_scores["matching"].items()}
         folder = data.folder / generated_pictures["folder"]
         rows = scores.score_pictures(
             picture_plan,
@@ -76,13 +111,18 @@ def score_pictures(
             size=size,
             seed=evaluate.seed,
             judge=judge,
-            matching={int(found): LABELS.index(true) for found, true in discovery_scores["matching"].items()},
+            matching=matching,
         )
         result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
         reconstructed = rows[rows["kind"] == "reconstruction"]
         real = load_pictures([data.folder / path for path in records["path"]], size)
         made = load_pictures([data.folder / path for path in reconstructed["path"]], size)
-        result["distance"] = scores.distances(judge, real, made)
+        if judge is not None:
+            result["distance"] = scores.distances(judge.embed, "judge, 96 numbers", real, made)
+        else:
+            extractor = FeatureExtractor(features.model)
+            named = f"{features.model}, mean over patches, {extractor.width} numbers"
+            result["distance"] = scores.distances(lambda batch: extractor(batch).mean(1), named, real, made)
         codes, found = np.stack(rows["code"]), np.stack(rows["found"])
         result["entries_absent_in_both"] = metrics.both_absent(codes, found)
         write_file(table, rows.to_parquet)

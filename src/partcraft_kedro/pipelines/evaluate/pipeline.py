@@ -8,7 +8,12 @@ from partcraft_kedro.pipelines.evaluate.nodes import collect_metrics, score_disc
 def create_pipeline() -> Pipeline:
     return Pipeline(
         [
-            Node(score_discovery, ["records", "part_masks", "params:data"], "discovery_scores", name="score_discovery"),
+            Node(
+                score_discovery,
+                ["records", "part_masks", "codes", "params:data"],
+                "discovery_scores",
+                name="score_discovery",
+            ),
             Node(
                 score_pictures,
                 [
@@ -18,6 +23,7 @@ def create_pipeline() -> Pipeline:
                     "part_predictor",
                     "discovery_scores",
                     "params:base",
+                    "params:features",
                     "params:evaluate",
                     "params:data",
                 ],

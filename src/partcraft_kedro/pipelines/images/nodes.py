@@ -1,15 +1,62 @@
-"""Pictures: drawn, then checked."""
+"""Pictures: fetched, drawn or read, then checked."""
+
+from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from partcraft_kedro.images import readers
 from partcraft_kedro.images import records as library
 from partcraft_kedro.options import DataOptions, ImagesOptions
-from partcraft_kedro.stages import Stage, write_file
+from partcraft_kedro.randomness import numpy_generator
+from partcraft_kedro.stages import Stage, fingerprint_of, write_file
 
 
-def draw_creatures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
-    """Draw the creatures dataset, or find it drawn."""
-    options = images.model_dump(exclude={"worst_broken_share"})
+def download_pictures(images: ImagesOptions, data: DataOptions) -> dict:
+    """Fetch and unpack the publisher's archives; returns where they lie."""
+    from partcraft_kedro.errors import UserError
+    from partcraft_kedro.images.download import ARCHIVES, download
+
+    if images.source not in ARCHIVES:
+        raise UserError(f"images.source={images.source!r} has nothing to download: choose --env=cub, dogs or sims4.")
+    download(ARCHIVES[images.source], data.layer("01_raw"))
+    return {"folder": str(_folder(images, data))}
+
+
+def read_pictures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
+    """Draw the creatures, or find them drawn; or read the records of photographs."""
+    if images.source == "creatures":
+        return _draw_creatures(images, data)
+    folder = _folder(images, data)
+    if images.source == "cub":
+        records = readers.read_cub(folder)
+    elif images.source == "dogs":
+        records = readers.read_dogs(folder)
+    elif images.source == "sims4":
+        records = readers.read_sims4(
+            folder,
+            labels=images.labels,
+            pictures_per_class=images.pictures_per_class,
+            test_fraction=images.test_fraction,
+            seed=images.seed,
+        )
+    else:
+        records = readers.read_folder(folder, test_fraction=images.test_fraction, seed=images.seed)
+    inside = data.folder.absolute()
+    paths = [Path(path) for path in records["path"]]
+    return records.assign(
+        path=[(path.relative_to(inside) if path.is_relative_to(inside) else path).as_posix() for path in paths]
+    )
+
+
+def _folder(images: ImagesOptions, data: DataOptions) -> Path:
+    """Where photographs lie: where the user says, or where `download_pictures` puts them."""
+    raw = data.layer("01_raw")
+    return (images.folder or (raw / "CUB_200_2011" if images.source == "cub" else raw)).expanduser().absolute()
+
+
+def _draw_creatures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
+    options = images.model_dump(include={"species", "pictures_per_species", "test_fraction", "seed"})
     stage = Stage(data.layer("01_raw"), "pictures", version=1, options=options, inputs={})
     table = stage.folder / "records.parquet"
     if not stage.finished:
@@ -20,7 +67,29 @@ def draw_creatures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
 
 
 def check_pictures(
-    drawn_records: pd.DataFrame, images: ImagesOptions, data: DataOptions
+    all_records: pd.DataFrame, images: ImagesOptions, data: DataOptions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decode every picture once; broken ones go to the quarantine table."""
-    return library.check_pictures(drawn_records, data.folder, images.worst_broken_share)
+    """Decode every picture once, unless the same bytes have been checked; broken ones go to the quarantine table."""
+    hashed = all_records.assign(sha256=library.hash_pictures(all_records, data.folder))
+    stage = Stage(
+        data.layer("02_intermediate"),
+        "checked",
+        version=1,
+        options=images.model_dump(include={"worst_broken_share"}),
+        inputs={"records": fingerprint_of(hashed)},
+    )
+    kept, broken = stage.folder / "records.parquet", stage.folder / "quarantine.parquet"
+    if not stage.finished:
+        records, quarantine = library.check_pictures(hashed, data.folder, images.worst_broken_share)
+        write_file(kept, records.to_parquet)
+        write_file(broken, quarantine.to_parquet)
+        stage.finish()
+    return pd.read_parquet(kept), pd.read_parquet(broken)
+
+
+def draw_contact_sheet(records: pd.DataFrame, quarantine: pd.DataFrame, data: DataOptions) -> Figure:
+    """Pictures of every class, with what was found out about them."""
+    from partcraft_kedro.images.contact_sheet import draw_contact_sheet as draw
+
+    order = numpy_generator(0, "contact sheet").permutation(len(records))
+    return draw(records.iloc[order], quarantine, data.folder)

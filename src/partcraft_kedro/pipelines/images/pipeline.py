@@ -1,20 +1,38 @@
-"""The `images` stage."""
+"""The `images` stage, and the `download` that may come before it."""
 
 from kedro.pipeline import Node, Pipeline
 
-from partcraft_kedro.pipelines.images.nodes import check_pictures, draw_creatures
+from partcraft_kedro.pipelines.images.nodes import (
+    check_pictures,
+    download_pictures,
+    draw_contact_sheet,
+    read_pictures,
+)
 
 
 def create_pipeline() -> Pipeline:
     return Pipeline(
         [
-            Node(draw_creatures, ["params:images", "params:data"], "drawn_records", name="draw_creatures"),
+            Node(read_pictures, ["params:images", "params:data"], "all_records", name="read_pictures"),
             Node(
                 check_pictures,
-                ["drawn_records", "params:images", "params:data"],
+                ["all_records", "params:images", "params:data"],
                 ["records", "quarantine"],
                 name="check_pictures",
             ),
+            Node(
+                draw_contact_sheet,
+                ["records", "quarantine", "params:data"],
+                "contact_sheet",
+                name="draw_contact_sheet",
+            ),
         ],
         tags="images",
+    )
+
+
+def create_download_pipeline() -> Pipeline:
+    return Pipeline(
+        [Node(download_pictures, ["params:images", "params:data"], "downloaded", name="download_pictures")],
+        tags="download",
     )

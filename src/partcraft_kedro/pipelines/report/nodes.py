@@ -83,8 +83,9 @@ def draw_losses(training_losses: pd.DataFrame) -> Figure:
 def tabulate_scores(metrics: dict) -> pd.DataFrame:
     """One row for each task and measure: value, 95% interval, ceiling, floor, number of pictures."""
     rows = []
-    for measure in ("nmi", "ari", "iou"):
-        rows.append({"task": "discovery", "measure": measure, "value": metrics["discovery"][measure]})
+    for measure, value in metrics["discovery"].items():
+        if isinstance(value, float):
+            rows.append({"task": "discovery", "measure": measure, "value": value})
     tasks = {"reconstruction": metrics["reconstruction"]}
     tasks |= {f"composition of {n}": of for n, of in metrics["composition"].items()}
     for task, measures in tasks.items():
