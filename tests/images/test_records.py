@@ -5,7 +5,13 @@ from PIL import Image
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.creatures import creature_from_row, draw
-from partcraft_kedro.images.records import check_pictures, draw_creatures, load_picture, load_pictures
+from partcraft_kedro.images.records import (
+    check_pictures,
+    draw_creatures,
+    hash_pictures,
+    load_picture,
+    load_pictures,
+)
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 COUNTS = {"species": 2, "pictures_per_species": 4, "test_fraction": 0.25, "seed": 3}
@@ -65,6 +71,35 @@ def test_a_wide_picture_is_cropped_to_its_middle(tmp_path, halves):
     assert load_pictures([tmp_path / "a.png"] * 3, 8).shape == (3, 8, 8, 3)
 
 
+def test_transparency_is_white_not_what_lies_beneath(tmp_path):
+    glass = Image.new("RGBA", (8, 8), (*RED, 0))
+    glass.save(tmp_path / "a.png")
+    assert (load_picture(tmp_path / "a.png", 8) == 255).all()
+    glass.quantize(2).save(tmp_path / "palette.png", transparency=0)
+    assert (load_picture(tmp_path / "palette.png", 8) == 255).all()
+
+
+def test_sixteen_bits_keep_their_brightness(tmp_path):
+    Image.fromarray(np.full((8, 8), 257 * 100, np.uint16)).save(tmp_path / "deep.png")
+    assert (load_picture(tmp_path / "deep.png", 8) == 100).all()
+
+
+def test_an_animation_shows_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert (load_picture(tmp_path / "moving.gif", 8) == RED).all()
+
+
+def test_hashes_are_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    records = pd.DataFrame({"path": ["a", "lost"]})
+    # FIPS 180-4's example.
+    assert hash_pictures(records, tmp_path).tolist() == [
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        None,
+    ]
+
+
 def test_a_missing_picture_is_named(tmp_path):
     with pytest.raises(UserError, match=r"lost\.png is missing"):
         load_picture(tmp_path / "lost.png", 8)
@@ -76,9 +111,13 @@ def test_broken_pictures_are_set_aside_with_their_reason(tmp_path, halves):
     truncated(tmp_path / "b.png")
     (tmp_path / "d.png").write_text("not a picture")
     records = pd.DataFrame({"id": list("abcd"), "path": [f"{name}.png" for name in "abcd"]})
+    records["sha256"] = hash_pictures(records, tmp_path)
     kept, quarantine = check_pictures(records, tmp_path, worst=0.5)
     assert kept["id"].tolist() == ["a", "c"]
     assert kept.index.tolist() == [0, 1]
+    assert kept["width"].tolist() == kept["height"].tolist() == [16, 16]
+    assert kept["duplicate_of"].isna().tolist() == [True, False]
+    assert kept["duplicate_of"][1] == "a"
     assert quarantine["id"].tolist() == ["b", "d"]
     assert [name in reason for name, reason in zip(quarantine["path"], quarantine["reason"], strict=True)] == [True] * 2
     with pytest.raises(UserError, match=r"2 of 4 pictures are broken.*worst_broken_share=0\.49.*b\.png"):
