@@ -44,6 +44,13 @@ def _sentence(error: BaseException) -> str | None:
         # safetensors wraps the system's error in one of its own that keeps nothing but the text.
         if os.strerror(errno.ENOSPC) in str(cause):
             return "The disk is full: free some space and run the same command again; finished work is kept."
+        if type(cause).__module__.partition(".")[0] in ("sqlalchemy", "alembic"):
+            import mlflow
+
+            return (
+                f"MLflow's database {mlflow.get_tracking_uri()} cannot be used ({str(cause).splitlines()[0]}): it may be "
+                "half-written by a run that was killed. Remove it, or name another one with MLFLOW_TRACKING_URI."
+            )
     # A wrong option, a missing version, or a pipeline, tag or node that does not exist.
     if isinstance(error, ParameterValidationError | DatasetError) or (
         isinstance(error, ValueError) and _raised_in(error).startswith("kedro.")

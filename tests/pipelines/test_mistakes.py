@@ -1,6 +1,7 @@
 """A user's mistakes: one sentence, a non-zero exit, nothing lost."""
 
 import errno
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,11 @@ def test_a_full_disk_is_told_plainly() -> None:
     wrapped = RuntimeError("while saving")
     wrapped.__cause__ = caught.value
     assert "disk is full" in _sentence(wrapped)
+
+
+def test_a_half_written_database_is_told_plainly(project) -> None:
+    with sqlite3.connect(project.database) as database:
+        database.execute("create table experiments (id int)")
+    code, output = project.run("--pipeline=images")
+    assert code == 1
+    assert str(project.database) in last_line(output) and "Remove it" in last_line(output)
