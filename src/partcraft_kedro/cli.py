@@ -48,8 +48,9 @@ def _sentence(error: BaseException) -> str | None:
             import mlflow
 
             return (
-                f"MLflow's database {mlflow.get_tracking_uri()} cannot be used ({str(cause).splitlines()[0]}): it may be "
-                "half-written by a run that was killed. Remove it, or name another one with MLFLOW_TRACKING_URI."
+                f"MLflow's database {mlflow.get_tracking_uri()} cannot be used ({str(cause).splitlines()[0]}): "
+                "a run that was killed may have left it half-written. Remove it, or name another one with "
+                "MLFLOW_TRACKING_URI."
             )
     # A wrong option, a missing version, or a pipeline, tag or node that does not exist.
     if isinstance(error, ParameterValidationError | DatasetError) or (
