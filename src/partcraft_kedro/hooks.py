@@ -9,6 +9,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+from pydantic import BaseModel
 
 from partcraft_kedro.tracking import active_mlflow
 
@@ -64,6 +65,8 @@ class FlatMlflowHook(MlflowHook):
 def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
+        if isinstance(value, BaseModel):
+            value = value.model_dump()
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{name}.")
         else:
