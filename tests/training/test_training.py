@@ -162,6 +162,19 @@ def test_a_killed_run_ends_with_the_same_bytes(cache: TrainingCache, tmp_path) -
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_a_run_killed_while_it_samples_draws_that_sample_again(cache: TrainingCache, tmp_path) -> None:
+    settings = options(steps=4, checkpoint_every=2, sample_every=2)
+
+    def kill(step: int, _: PartCraft) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh_model(settings), cache, settings, tmp_path, "f", on_sample=kill)
+    drawn = []
+    train(fresh_model(settings), cache, settings, tmp_path, "f", on_sample=lambda step, _: drawn.append(step))
+    assert drawn == [2]
+
+
 def test_a_checkpoint_from_other_options_is_refused(cache: TrainingCache, tmp_path) -> None:
     train(fresh_model(options()), cache, options(steps=2), tmp_path, "these")
     with pytest.raises(UserError, match="other options"):

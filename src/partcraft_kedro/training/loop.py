@@ -62,11 +62,12 @@ def train(
                 history.append({"step": done, **means})
                 progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
                 on_log(done, means)
-            if done % options.checkpoint_every == 0 or done == options.steps:
-                trainer.save(done, history)
+            # Before the checkpoint: a run killed while it samples comes back here, and no sample is missing.
             if done % options.sample_every == 0 and done < options.steps:
                 capture.watch(None)
                 on_sample(done, model)
+            if done % options.checkpoint_every == 0 or done == options.steps:
+                trainer.save(done, history)
     return pd.DataFrame(history)
 
 
