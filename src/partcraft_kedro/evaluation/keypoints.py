@@ -40,8 +40,10 @@ def keypoint_agreement(found: pd.DataFrame) -> dict[str, float]:
 
 
 def part_centres(label_maps: np.ndarray, count: int) -> np.ndarray:
-    """Mean position of each foreground label in 0..1, (n, 2·count); a part that does not show sits at the centre of
-    the picture, and its third number, whether it shows, says so: (n, 3·count) in all."""
+    """Mean x and y of each foreground label in 0..1, and whether it shows (0 or 1), (n, 3·count).
+
+    A part that does not show is put at the centre of the picture.
+    """
     grid = label_maps.shape[1]
     y, x = (np.mgrid[:grid, :grid] + 0.5) / grid
     features = []

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.images import readers
 from partcraft_kedro.images import records as library
 from partcraft_kedro.options import DataOptions, ImagesOptions
@@ -14,7 +15,6 @@ from partcraft_kedro.stages import Stage, fingerprint_of, write_file
 
 def download_pictures(images: ImagesOptions, data: DataOptions) -> dict:
     """Fetch and unpack the publisher's archives; returns where they lie."""
-    from partcraft_kedro.errors import UserError
     from partcraft_kedro.images.download import ARCHIVES, download
 
     if images.source not in ARCHIVES:
