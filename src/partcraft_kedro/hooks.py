@@ -37,15 +37,18 @@ class PartCraftHooks:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         if "score_table" in pipeline.all_outputs():
             _print_scores(catalog.load("score_table"), catalog)
+        elif "discovery_scores" in pipeline.all_outputs():
+            _print_discovery(catalog.load("discovery_scores"), catalog)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         mlflow = active_mlflow()
         if not mlflow:
             return
-        if dataset_name == "metrics":
+        if dataset_name in ("discovery_scores", "metrics"):
+            tree = {"discovery": data} if dataset_name == "discovery_scores" else data | {"discovery": {}}
             mlflow.log_metrics(
-                {name: value for name, value in _flatten(data).items() if isinstance(value, int | float)}
+                {name: value for name, value in _flatten(tree).items() if isinstance(value, int | float)}
             )
         dataset = self._catalog.get(dataset_name)
         folder = (getattr(dataset, "metadata", None) or {}).get("mlflow_artifact")
@@ -72,6 +75,20 @@ def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _print_discovery(scores: dict, catalog: DataCatalog) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "value", title="PartCraft: the discovered parts")
+    for measure, value in scores.items():
+        if isinstance(value, float):
+            table.add_row(measure, f"{value:.3f}")
+    console = Console()
+    console.print(table)
+    for name in ("part_maps_figure", "variants_figure", "part_names"):
+        console.print(f"{name}: {catalog.get(name)._get_load_path()}", soft_wrap=True)
 
 
 def _print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:

@@ -66,15 +66,26 @@ class FeaturesOptions(_Options):
 
     model: str
     """`tiny`, a local folder, or a hub id of DINOv2's architecture."""
+    layer: PositiveInt | None
+    """The block whose hidden state is taken, from 1; none: the last (the authors' code)."""
+    final_norm: bool
+    """Whether the model's final LayerNorm is applied to it (the authors' code: no)."""
+    mirrored: bool
+    """Whether to average with the features of the mirror image: parts that know nothing of left and right."""
     batch_size: PositiveInt
     """Pictures a forward pass."""
     shard_size: PositiveInt
     """Pictures a file."""
+    workers: NonNegativeInt
+    """Processes that decode pictures while others are computed, at most one for each core; 0: none."""
 
 
 class PartsOptions(_Options):
     """Part discovery: three tiers of cosine k-means."""
 
+    discovery: Literal["plain", "centred", "published"]
+    """What tier 2 compares: `plain` features; `centred` on each picture's foreground and blurred; or the `published`
+    recipe: 100 pictures, and a constant vector in the place of the background (the authors' code)."""
     parts: PositiveInt
     """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs)."""
     variants: PositiveInt
@@ -85,6 +96,8 @@ class PartsOptions(_Options):
     """Lloyd iterations at most."""
     least_patches: PositiveInt
     """A part that covers fewer patches of a picture counts as absent there."""
+    names: Path | None
+    """A YAML file that names parts, `1: head`; none: by keypoints or masks where there are any, else by number."""
     seed: NonNegativeInt
     """Of k-means."""
 

@@ -44,3 +44,26 @@ def test_pictures_of_another_size_are_resized_smoothly(vit_folder, side):
 def test_an_unknown_model_is_refused():
     with pytest.raises(UserError, match=r"features\.model="):
         FeatureExtractor("nowhere")
+
+
+def test_a_layer_and_the_final_norm_are_transformers_own(vit_folder, pictures):
+    processor, network = AutoImageProcessor.from_pretrained(vit_folder), Dinov2Model.from_pretrained(vit_folder)
+    prepared = processor(list(pictures), do_resize=False, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        expected = network(prepared, output_hidden_states=True)
+    first = FeatureExtractor(str(vit_folder), layer=1)(pictures)
+    torch.testing.assert_close(first, expected.hidden_states[1][:, 1:], atol=1e-5, rtol=1e-5)
+    normed = FeatureExtractor(str(vit_folder), final_norm=True)(pictures)
+    torch.testing.assert_close(normed, expected.last_hidden_state[:, 1:], atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match=r"features\.layer=3 is too large: .* has 2 blocks"):
+        FeatureExtractor(str(vit_folder), layer=3)
+
+
+def test_mirrored_a_picture_has_the_mean_of_both_and_its_mirror_image_the_mirrored_features(vit_folder, pictures):
+    plain, mirrored = FeatureExtractor(str(vit_folder)), FeatureExtractor(str(vit_folder), mirrored=True)
+    as_grid = lambda features: features.unflatten(1, (4, 4))  # noqa: E731
+    flipped = np.ascontiguousarray(pictures[:, :, ::-1])
+    expected = (as_grid(plain(pictures)) + as_grid(plain(flipped)).flip(2)) / 2
+    torch.testing.assert_close(as_grid(mirrored(pictures)), expected)
+    torch.testing.assert_close(as_grid(mirrored(flipped)).flip(2), expected)
+    assert not torch.allclose(as_grid(plain(flipped)).flip(2), as_grid(plain(pictures)), atol=0.1)

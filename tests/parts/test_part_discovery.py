@@ -5,17 +5,26 @@ from sklearn.metrics import adjusted_rand_score
 
 from partcraft_kedro.parts.discovery import discover_parts
 from partcraft_kedro.parts.predictor import ABSENT
+from partcraft_kedro.randomness import numpy_generator
 
-OPTIONS = {"parts": 3, "variants": 3, "starts": 4, "iterations": 50, "least_patches": 2, "seed": 0}
+OPTIONS = {
+    "discovery": "plain",
+    "parts": 3,
+    "variants": 3,
+    "starts": 4,
+    "iterations": 50,
+    "least_patches": 2,
+    "seed": 0,
+}
 
 
 def discover(chunks, **changed):
-    return discover_parts(chunks, **OPTIONS | changed, feature_model="tiny")
+    return discover_parts(chunks, **OPTIONS | changed, extractor={"model": "tiny"})
 
 
 def predict(predictor, features):
     labels = predictor.label_maps(features)
-    return labels, predictor.codes_of(features, labels)
+    return labels, predictor.codes_of(features, labels)[0]
 
 
 def assert_recovers(predictor, planted):
@@ -94,3 +103,34 @@ def test_a_part_that_no_picture_shows_enough_of_still_gets_a_centroid(plant):
     assert (codes[:, 1:] == ABSENT).all()
     assert (codes[:, 0] != ABSENT).all()
     torch.testing.assert_close(torch.cat(predictor.variants).norm(dim=-1), torch.ones(6))
+
+
+@pytest.mark.parametrize("discovery", ["plain", "published"])
+def test_both_recipes_find_parts_that_are_far_apart(plant, discovery):
+    assert_recovers(discover([plant().features], discovery=discovery), plant(pictures=8, seed=1))
+
+
+def test_the_published_recipe_fits_parts_on_a_hundred_pictures_whatever_the_chunks(plant):
+    planted = plant(pictures=150)
+    whole, split = (discover(c, discovery="published") for c in ([planted.features], planted.features.split(40)))
+    torch.testing.assert_close(split.parts, whole.parts)
+    hundred = numpy_generator(OPTIONS["seed"], "published pictures").permutation(150)[:100]
+    rest = np.setdiff1d(np.arange(150), hundred)
+    changed = planted.features.clone()
+    changed[rest] = changed[rest].flip(-1)
+    torch.testing.assert_close(discover([changed], discovery="published").parts, whole.parts)
+
+
+def test_centring_finds_parts_in_species_that_differ_more_than_their_parts(plant):
+    """Each picture's foreground is moved in a direction of its own species, further than parts are apart."""
+    planted = plant(pictures=40)
+    species = torch.arange(40) % 4
+    moved = planted.features.clone()
+    inside = torch.from_numpy(planted.labels > 0).flatten(1)
+    shift = torch.nn.functional.one_hot(species, 4).float()[:, None].expand(-1, 64, -1) * inside[..., None]
+    moved = torch.cat([moved, 1.5 * shift], -1)
+    score = lambda predictor: adjusted_rand_score(  # noqa: E731
+        planted.labels[planted.labels > 0], predictor.label_maps(moved)[planted.labels > 0]
+    )
+    assert score(discover([moved], discovery="plain", starts=1)) < 0.5
+    assert score(discover([moved], discovery="centred", starts=1)) > 0.6

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.parts.predictor import ABSENT, PartPredictor, masks_of, part_means
+from partcraft_kedro.parts.predictor import ABSENT, PartPredictor, foreground_of, masks_of, part_means, part_points
 
 ROOT = 0.5**0.5
 BACKGROUND, FIRST, SECOND = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
@@ -18,7 +19,8 @@ def predictor():
         torch.tensor([BACKGROUND, [0, ROOT, ROOT]]),
         torch.tensor([FIRST, SECOND]),
         [torch.tensor([BACKGROUND]), torch.tensor([FIRST, [0.0, 0.8, 0.6]]), torch.tensor([SECOND])],
-        feature_model="tiny",
+        discovery="plain",
+        features={"model": "tiny"},
         least_patches=1,
     )
 
@@ -26,16 +28,18 @@ def predictor():
 def random_predictor(feature_model, width=12):
     unit = lambda rows: torch.nn.functional.normalize(torch.randn(rows, width), dim=-1)  # noqa: E731
     variants = [unit(3), unit(5), unit(2)]
-    return PartPredictor(unit(2), unit(2), variants, feature_model=feature_model, least_patches=2)
+    return PartPredictor(
+        unit(2), unit(2), variants, discovery="plain", features={"model": feature_model}, least_patches=2
+    )
 
 
 def test_label_maps_and_codes_by_hand(predictor):
     labels = predictor.label_maps(FEATURES)
     assert labels.dtype == np.uint8
     assert labels.tolist() == [[[0, 1], [1, 2]], [[0, 0], [0, 0]]]
-    assert predictor.codes_of(FEATURES, labels).tolist() == [[0, 0, 0], [0, ABSENT, ABSENT]]
+    assert predictor.codes_of(FEATURES, labels)[0].tolist() == [[0, 0, 0], [0, ABSENT, ABSENT]]
     predictor.least_patches = 2
-    assert predictor.codes_of(FEATURES, labels).tolist() == [[ABSENT, 0, ABSENT], [0, ABSENT, ABSENT]]
+    assert predictor.codes_of(FEATURES, labels)[0].tolist() == [[ABSENT, 0, ABSENT], [0, ABSENT, ABSENT]]
 
 
 def test_the_code_is_that_of_the_mean_feature(predictor):
@@ -44,7 +48,9 @@ def test_the_code_is_that_of_the_mean_feature(predictor):
     labels = predictor.label_maps(features)
     assert labels.tolist() == [[[1, 1], [2, 2]]]
     # (0, 1.4, .85): cosines .855 with (0, 1, 0) and .995 with (0, .8, .6).
-    assert predictor.codes_of(features, labels).tolist() == [[ABSENT, 1, 0]]
+    codes, cosines = predictor.codes_of(features, labels)
+    assert codes.tolist() == [[ABSENT, 1, 0]]
+    assert cosines.tolist() == [pytest.approx([0, 0.9952, 1], abs=1e-4)]
 
 
 def test_part_means_by_hand(predictor):
@@ -92,3 +98,50 @@ def test_a_folder_that_is_not_whole_is_refused(predictor, tmp_path, name, damage
     damage(tmp_path / name)
     with pytest.raises(UserError, match="does not hold a whole part predictor"):
         PartPredictor.load(tmp_path)
+
+
+def test_plain_and_published_points_by_hand():
+    features = torch.tensor([[[3.0, 4.0], [0.0, 2.0]]])
+    foreground = torch.tensor([[True, False]])
+    assert part_points(features, foreground, "plain").tolist() == [[[pytest.approx(0.6), pytest.approx(0.8)], [0, 1]]]
+    published = part_points(features, foreground, "published")
+    torch.testing.assert_close(published, torch.tensor([[[0.6, 0.8], [-ROOT, -ROOT]]]))
+
+
+def test_centred_points_against_scipy_s_filter():
+    """Standardised over the foreground, then a Gaussian with nothing beyond the foreground's edge."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((2, 64, 5)).astype(np.float32)
+    foreground = rng.random((2, 64)) < 0.6
+    found = part_points(torch.from_numpy(features), torch.from_numpy(foreground), "centred").numpy()
+    for picture, inside, points in zip(features, foreground, found, strict=True):
+        unit = picture / np.linalg.norm(picture, axis=1, keepdims=True)
+        spread = unit[inside].std(0)
+        standard = np.where(inside[:, None], (unit - unit[inside].mean(0)) / (spread + spread.mean()), 0)
+        blurred = gaussian_filter(standard.reshape(8, 8, 5), 1, mode="constant", radius=3, axes=(0, 1)).reshape(64, 5)
+        expected = blurred / np.linalg.norm(blurred, axis=1, keepdims=True)
+        np.testing.assert_allclose(points[inside], expected[inside], atol=1e-4)
+
+
+def test_centred_points_forget_what_a_whole_picture_shares():
+    generator = torch.Generator().manual_seed(0)
+    unit = torch.nn.functional.normalize(torch.randn(1, 16, 6, generator=generator), dim=-1)
+    everything = torch.ones(1, 16, dtype=torch.bool)
+    shared = torch.tensor([0.3, 0, 0, -0.2, 0, 0])
+    moved = torch.nn.functional.normalize(unit, dim=-1) + shared
+    centred = part_points(unit, everything, "centred")
+    # Only the length of `moved` is not shared: undo it, and nothing is left of the shift.
+    assert torch.nn.functional.cosine_similarity(unit, moved, dim=-1).min() < 0.95
+    with_lengths = part_points(moved, everything, "centred")
+    assert torch.nn.functional.cosine_similarity(centred, with_lengths, dim=-1).min() > 0.9
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+def test_centred_points_of_an_empty_or_single_patch_foreground_are_finite(shown):
+    foreground = torch.zeros(1, 16, dtype=torch.bool)
+    foreground[0, :shown] = True
+    assert part_points(torch.randn(1, 16, 6), foreground, "centred").isfinite().all()
+
+
+def test_foreground_is_the_nearer_of_two(predictor):
+    assert foreground_of(FEATURES, predictor.scene).tolist() == [[False, True, True, True], [False] * 4]

@@ -24,8 +24,17 @@ CHANGED = {
         "test_fraction": 0.5,
         "seed": 5,
     },
-    "features": {"model": "<folder>", "shard_size": 5},
-    "parts": {"parts": 4, "variants": 3, "starts": 1, "iterations": 1, "least_patches": 9, "seed": 3},
+    "features": {"model": "<folder>", "layer": 1, "final_norm": True, "mirrored": True, "shard_size": 5},
+    "parts": {
+        "discovery": "centred",
+        "names": "<names>",
+        "parts": 4,
+        "variants": 3,
+        "starts": 1,
+        "iterations": 1,
+        "least_patches": 9,
+        "seed": 3,
+    },
     "train": {
         "steps": 3,
         "batch_size": 3,
@@ -68,6 +77,7 @@ ELSEWHERE = {
     "images.labels",  # test_readers.py
     "images.pictures_per_class",
     "features.batch_size",  # speed and memory alone
+    "features.workers",
     "generate.sampling.batch_size",
     *(f"pretrain.{name}" for name in options.PretrainOptions.model_fields),  # hours
 }
@@ -136,6 +146,9 @@ def test_an_option_changes_what_is_left_behind(results, group: str, name: str, v
             shutil.rmtree(training)
     if value == "<folder>":
         value = str(folder / ("base" if group == "base" else "feature_extractor"))
+    if value == "<names>":
+        value = str(folder / "names.yml")
+        Path(value).write_text("1: beak\n")
     tree = value
     for key in reversed(name.split(".")):
         tree = {key: tree}

@@ -65,3 +65,31 @@ def test_tokens_are_found_in_order_of_appearance():
 def test_what_no_adapter_knows_is_refused_by_name(text, complaint):
     with pytest.raises(UserError, match=complaint):
         parse_tokens(text, VARIANTS)
+
+
+NAMES = ["background", "head", "left wing", "tail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("a <head:101> bird with a < left wing : 7 > and [3,1]", "a [1,101] bird with a [2,7] and [3,1]"),
+        ("<b>bold</b> and a < b", "<b>bold</b> and a < b"),
+    ],
+)
+def test_parts_go_by_their_names_too(text, parsed):
+    assert parse_tokens(text, VARIANTS, NAMES) == parsed
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "complaint"),
+    [
+        ("a <beak:1>", NAMES, "<beak:1> names part 'beak', but the parts are called background, head, left wing, tail"),
+        ("a <head:1>", [], "the parts have no names here"),
+        ("a <tail:4>", NAMES, r"\[3,4\] names variant 4, but part 3 has 0 to 3"),
+        ("a <head:1> [1,2]", NAMES, "part 1 more than once"),
+    ],
+)
+def test_an_unknown_name_is_refused(text, names, complaint):
+    with pytest.raises(UserError, match=complaint):
+        parse_tokens(text, VARIANTS, names)

@@ -35,6 +35,38 @@ def draw_part_maps(pictures: np.ndarray, label_maps: np.ndarray, codes: np.ndarr
     return figure
 
 
+def crop_to(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The square around a part: (side, side, 3) and a non-empty mask (grid, grid) → (s, s, 3), a patch of margin."""
+    side, patch = len(picture), len(picture) // len(mask)
+    rows, columns = np.nonzero(mask)
+    size = patch * (max(np.ptp(rows), np.ptp(columns)) + 3)
+    corners = [int((indices.min() + indices.max() + 1) * patch / 2 - size / 2) for indices in (rows, columns)]
+    top, left = (min(max(corner, 0), max(side - size, 0)) for corner in corners)
+    return picture[top : top + size, left : left + size]
+
+
+def draw_variants(sheets: list[tuple[str, list[tuple[str, list[np.ndarray]]]]], crops: int) -> Figure:
+    """For each part a block with its name; for each variant a row with its token and up to `crops` crops."""
+    across = min(3, len(sheets))
+    down = -(-len(sheets) // across)
+    rows = max(1, *(len(variants) for _, variants in sheets))
+    figure = Figure(figsize=(across * (0.8 * crops + 0.8), down * (0.8 * rows + 0.5)), layout="constrained")
+    blocks = figure.subfigures(down, across, squeeze=False)
+    for block, (name, variants) in zip(blocks.flat, sheets, strict=False):
+        block.suptitle(name, fontsize=11)
+        axes = block.subplots(rows, crops, squeeze=False)
+        for r in range(rows):
+            token, pictures = variants[r] if r < len(variants) else ("", [])
+            axes[r, 0].set_ylabel(token, fontsize=8, rotation=0, ha="right", va="center")
+            for c in range(crops):
+                if c < len(pictures):
+                    axes[r, c].imshow(pictures[c])
+                elif c or not pictures:
+                    axes[r, c].set_visible(False)
+        _bare(axes)
+    return figure
+
+
 def draw_reconstructions(real: np.ndarray, generated: np.ndarray, scores: pd.DataFrame) -> Figure:
     """Each original above its reconstruction, with the picture's EMR and CoSim."""
     columns = len(real)

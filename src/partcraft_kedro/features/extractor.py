@@ -6,29 +6,47 @@ import torch.nn.functional as F
 import transformers
 from transformers import AutoImageProcessor, Dinov2Model
 
-from partcraft_kedro.assets import resolve_device, resolve_model
+from partcraft_kedro.assets import half_precision, resolve_device, resolve_model
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.tensors import to_unit
 
 
 class FeatureExtractor:
-    """A frozen DINOv2: pictures in, patch features out.
+    """A frozen DINOv2: pictures in, patch features out, class token dropped.
 
     model: `tiny`, a local folder in Hugging Face layout, or a hub id such as `facebook/dinov2-base`.
-    The features are the last block's hidden state before the final LayerNorm, class token dropped.
-    Raises UserError if the model cannot be loaded.
+    layer: the block whose hidden state is taken, from 1; None: the last. Later blocks are not computed.
+    final_norm: whether the model's final LayerNorm is applied to it.
+    mirrored: whether to average with the features of the mirror image, mirrored back: features then know nothing of
+    left and right, and a mirrored picture has the mirrored features. Twice the work.
+    Float16 on a GPU; on a CPU bfloat16 where it computes in it, else float32.
+    Raises UserError if the model cannot be loaded or has no such layer.
     """
 
-    def __init__(self, model: str, device: str = "auto"):
+    def __init__(
+        self,
+        model: str,
+        *,
+        layer: int | None = None,
+        final_norm: bool = False,
+        mirrored: bool = False,
+        device: str = "auto",
+    ):
         folder = resolve_model(model, "feature_extractor", "features.model")
         self.device = device = resolve_device(device)
+        self._half = half_precision(device)
         transformers.utils.logging.disable_progress_bar()
         try:
-            network = Dinov2Model.from_pretrained(folder, use_safetensors=True)
+            network = Dinov2Model.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
             processor = AutoImageProcessor.from_pretrained(folder)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"features.model={model!r} cannot be loaded as a DINOv2 model: {reason}") from error
+        depth = len(network.encoder.layer)
+        if layer is not None and layer > depth:
+            raise UserError(f"features.layer={layer} is too large: {model!r} has {depth} blocks.")
+        network.encoder.layer = network.encoder.layer[:layer]
+        self._final_norm, self._mirrored = final_norm, mirrored
         self.network = network.to(device).eval().requires_grad_(False)
         self._mean = torch.tensor(processor.image_mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(processor.image_std, device=device).view(3, 1, 1)
@@ -49,5 +67,16 @@ class FeatureExtractor:
         if pictures.shape[-1] != self.size:
             size = (self.size, self.size)
             pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
-        embedded = self.network.embeddings((pictures - self._mean) / self._std)
-        return self.network.encoder(embedded).last_hidden_state[:, 1:].float().cpu()
+        pictures = (pictures - self._mean) / self._std
+        features = self._features(pictures)
+        if self._mirrored:
+            features = (features + self._features(pictures.flip(-1)).flip(2)) / 2
+        return features.flatten(1, 2).cpu()
+
+    def _features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Normalised pictures (n, 3, h, w) → (n, grid, grid, width) float32."""
+        with torch.autocast(torch.device(self.device).type, self._half, enabled=self._half is not None):
+            hidden = self.network.encoder(self.network.embeddings(pictures)).last_hidden_state[:, 1:]
+            if self._final_norm:
+                hidden = self.network.layernorm(hidden)
+        return hidden.float().unflatten(1, (self.grid, self.grid))

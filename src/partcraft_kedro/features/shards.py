@@ -1,32 +1,76 @@
 """Features on disk: float16 shards, written in bounded memory, resumed at the first missing one."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.images.records import load_pictures
 from partcraft_kedro.stages import write_file
 
 
+class _Batches(Dataset):
+    """Decoded batches of pictures, made in worker processes."""
+
+    def __init__(self, batches: Sequence[Sequence[Path]], size: int):
+        self._batches = batches
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> torch.Tensor | UserError:
+        try:
+            return torch.from_numpy(load_pictures(self._batches[index], self._size))  # in shared memory
+        except UserError as error:  # raised anew where it stays one sentence
+            return error
+
+
 def write_shards(
-    extractor: FeatureExtractor, paths: Sequence[Path], folder: Path, *, batch_size: int, shard_size: int
+    extractor: FeatureExtractor,
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    batch_size: int,
+    shard_size: int,
+    workers: int,
 ) -> None:
-    """Extract features of `paths`, `shard_size` pictures to a file; finished files are kept."""
-    for start in tqdm(range(0, len(paths), shard_size), desc="extract features", unit="shard"):
-        shard = folder / f"features-{start:07d}.safetensors"
-        if shard.exists():
-            continue
-        of_shard = paths[start : start + shard_size]
-        features = [
-            extractor(load_pictures(of_shard[first : first + batch_size], extractor.size)).half()
-            for first in range(0, len(of_shard), batch_size)
+    """Extract features of `paths`, `shard_size` pictures to a file; finished files are kept.
+
+    workers: processes that decode the next batches while this one computes, no more than there are cores; with 0 it
+    decodes itself.
+    Raises UserError naming a picture that cannot be decoded.
+    """
+    starts = range(0, len(paths), shard_size)
+    missing = {start: folder / f"features-{start:07d}.safetensors" for start in starts}
+    missing = {start: shard for start, shard in missing.items() if not shard.exists()}
+    batches = {
+        start: [
+            paths[first : min(first + batch_size, start + shard_size)]
+            for first in range(start, min(start + shard_size, len(paths)), batch_size)
         ]
-        write_file(shard, lambda partial, f=features: save_file({"features": torch.cat(f)}, partial))
+        for start in missing
+    }
+    every = [batch for of_shard in batches.values() for batch in of_shard]
+    workers = min(workers, os.cpu_count() or 1)
+    decoded = iter(DataLoader(_Batches(every, extractor.size), batch_size=None, num_workers=workers))
+    with tqdm(total=sum(map(len, every)), desc="extract features", unit="picture") as progress:
+        for start, shard in missing.items():
+            features = []
+            for batch in batches[start]:
+                pictures = next(decoded)
+                if isinstance(pictures, UserError):
+                    raise pictures
+                features.append(extractor(pictures.numpy()).half())
+                progress.update(len(batch))
+            write_file(shard, lambda partial, f=features: save_file({"features": torch.cat(f)}, partial))
 
 
 class FeatureShards:

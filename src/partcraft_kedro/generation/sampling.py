@@ -17,15 +17,20 @@ from partcraft_kedro.stages import write_file
 
 @torch.inference_mode()
 def sample_pictures(
-    model: PartCraft, prompts: Sequence[str], names: Sequence[str], options: SamplingOptions, seed: int
+    model: PartCraft,
+    prompts: Sequence[str],
+    names: Sequence[str],
+    options: SamplingOptions,
+    seed: int,
+    part_names: Sequence[str] = (),
 ) -> torch.Tensor:
     """Sample one picture for each prompt, (n, 3, h, w) float in 0..1 on the CPU.
 
-    A picture's initial noise depends on (seed, its name) alone.
+    A picture's initial noise depends on (seed, its name) alone. part_names: for tokens such as `<head:101>`.
     Raises UserError for a token that the adapter does not know.
     """
     pipeline, unet = model.pipeline, model.pipeline.unet.config
-    checked = [parse_tokens(prompt, model.settings["variants"]) for prompt in prompts]
+    checked = [parse_tokens(prompt, model.settings["variants"], part_names) for prompt in prompts]
     words = model.prompts.encode(model.prompts.tokenize([*checked, options.negative_prompt])[0])
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     noise = torch.stack([torch.randn(shape, generator=torch_generator(seed, "picture", name)) for name in names])

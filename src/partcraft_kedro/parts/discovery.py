@@ -1,44 +1,57 @@
 """Part discovery: three tiers of cosine k-means over the patches of all training pictures.
 
-Nothing here sees a label. Pictures without foreground, or without background, take part with what they show;
-no vector ever stands in for a background or an absent part.
+Nothing here sees a label. Pictures without foreground, or without background, take part with what they show.
 """
 
 from collections.abc import Iterable, Iterator
 
 import torch
-import torch.nn.functional as F
 
 from partcraft_kedro.parts.kmeans import cosine_kmeans
-from partcraft_kedro.parts.predictor import PartPredictor, part_means
+from partcraft_kedro.parts.predictor import PartPredictor, foreground_of, part_means, part_points
+from partcraft_kedro.randomness import numpy_generator
+
+_PUBLISHED_PICTURES = 100  # that the authors' code fits tiers 1 and 2 on
 
 
 def discover_parts(
     features: Iterable[torch.Tensor],
     *,
+    discovery: str,
     parts: int,
     variants: int,
     starts: int,
     iterations: int,
     least_patches: int,
     seed: int,
-    feature_model: str,
+    extractor: dict,
 ) -> PartPredictor:
     """Fit a predictor. `features` can be gone through many times, (pictures, patches, width) a step.
 
-    parts: M; variants: K, at most, for each part and the background; starts and iterations: of k-means;
-    least_patches: a part smaller than this counts as absent.
+    discovery: `plain`, `centred` or `published`, see `part_points`; parts: M; variants: K, at most, for each part and
+    the background; starts and iterations: of k-means; least_patches: a part smaller than this counts as absent;
+    extractor: what `FeatureExtractor` takes to make these features.
     """
     options = {"starts": starts, "iterations": iterations, "seed": seed}
-    all_points = lambda: (chunk.flatten(0, 1) for chunk in features)  # noqa: E731
-    scene = _background_first(cosine_kmeans(all_points, 2, purpose="scene", **options), features)
+    fitted = _some_pictures(features, _PUBLISHED_PICTURES, seed) if discovery == "published" else features
+    scene = cosine_kmeans(lambda: (chunk.flatten(0, 1) for chunk in fitted), 2, purpose="scene", **options)
+    scene = _background_first(scene, fitted)
 
-    def foreground() -> Iterator[torch.Tensor]:
-        for chunk in all_points():
-            yield chunk[(F.normalize(chunk, dim=-1) @ scene.T).argmax(-1) == 1]
+    def points() -> Iterator[torch.Tensor]:
+        for chunk in fitted:
+            foreground = foreground_of(chunk, scene)
+            of_chunk = part_points(chunk, foreground, discovery)
+            yield of_chunk.flatten(0, 1) if discovery == "published" else of_chunk[foreground]
 
-    part_centroids = cosine_kmeans(foreground, parts, purpose="parts", **options)
-    predictor = PartPredictor(scene, part_centroids, [], feature_model=feature_model, least_patches=least_patches)
+    if discovery == "published":  # one cluster more, which the constant background takes
+        part_centroids = cosine_kmeans(points, parts + 1, purpose="parts", **options)
+        constant = part_centroids.sum(-1).argmin()
+        part_centroids = part_centroids[torch.arange(len(part_centroids)) != constant]
+    else:
+        part_centroids = cosine_kmeans(points, parts, purpose="parts", **options)
+    predictor = PartPredictor(
+        scene, part_centroids, [], discovery=discovery, features=extractor, least_patches=least_patches
+    )
 
     means_of_parts: list[list[torch.Tensor]] = [[] for _ in range(parts + 1)]
     for chunk in features:
@@ -55,6 +68,18 @@ def discover_parts(
     return predictor
 
 
+def _some_pictures(features: Iterable[torch.Tensor], count: int, seed: int) -> list[torch.Tensor]:
+    """The features of `count` random pictures, or of all if there are fewer."""
+    total = sum(len(chunk) for chunk in features)
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[numpy_generator(seed, "published pictures").permutation(total)[:count]] = True
+    picked, start = [], 0
+    for chunk in features:
+        picked.append(chunk[chosen[start : start + len(chunk)]])
+        start += len(chunk)
+    return picked
+
+
 def _background_first(scene: torch.Tensor, features: Iterable[torch.Tensor]) -> torch.Tensor:
     """Order the two scene centroids: the background is the one that is more common at the border than in the centre.
 
@@ -64,9 +89,9 @@ def _background_first(scene: torch.Tensor, features: Iterable[torch.Tensor]) -> 
     for chunk in features:
         if not len(chunk):
             continue
-        labels = (F.normalize(chunk, dim=-1) @ scene.T).argmax(-1)
-        side = round(labels.shape[1] ** 0.5)
-        second = labels.unflatten(1, (side, side)).float()
+        second = foreground_of(chunk, scene)
+        side = round(second.shape[1] ** 0.5)
+        second = second.unflatten(1, (side, side)).float()
         quarter = side // 4
         centre = second[:, quarter : side - quarter, quarter : side - quarter].mean()
         ring = torch.cat([second[:, 0], second[:, -1], second[:, 1:-1, 0], second[:, 1:-1, -1]], dim=1).mean()

@@ -16,29 +16,39 @@ def cosine_kmeans(
 ) -> torch.Tensor:
     """Cluster by cosine similarity; returns unit centroids (min(clusters, points), width) float32.
 
-    k-means++ (Arthur & Vassilvitskii 2007) on a random sample seeds `starts` runs of Lloyd's algorithm; all runs
-    share each pass over the points, and the one with the highest mean similarity wins. A cluster that empties
-    is moved to the sample point that is worst served. Memory: one chunk, the sample, and the centroids.
-    Deterministic on one machine. Raises ValueError if there are no points.
+    k-means++ (Arthur & Vassilvitskii 2007) seeds `starts` runs of Lloyd's algorithm on a random sample of the points;
+    the one with the highest mean similarity goes on over all points. `iterations` bounds both, and both end when an
+    iteration adds less than a millionth to the similarity. A cluster that empties is moved to the sample point that
+    is worst served. Memory: one chunk, the sample, and the centroids. Deterministic on one machine.
+    Raises ValueError if there are no points.
     """
     generator = torch_generator(seed, f"k-means {purpose}")
     sample = _sample(chunks, generator)
     clusters = min(clusters, len(sample))
-    # (start, cluster, width)
-    centroids = torch.stack([_plus_plus(sample, clusters, generator) for _ in range(starts)])
+    best, highest = None, -torch.inf
+    for _ in range(starts):
+        centroids, similarity = _lloyd(lambda: [sample], _plus_plus(sample, clusters, generator), sample, iterations)
+        # Beyond rounding: which of two starts that found the same optimum wins must not hang on it.
+        if best is None or similarity > highest + 1e-7 * abs(highest):
+            best, highest = centroids, similarity
+    return _lloyd(chunks, best, sample, iterations)[0]
+
+
+def _lloyd(
+    chunks: Chunks, centroids: torch.Tensor, sample: torch.Tensor, iterations: int
+) -> tuple[torch.Tensor, float]:
+    """Lloyd's algorithm from (cluster, width) centroids; also the total similarity before the last move."""
+    before = -torch.inf
     for _ in range(iterations):
         sums, counts, similarity = _assign(chunks, centroids)
-        moved = F.normalize(sums, dim=-1)
-        for start, cluster in (counts == 0).nonzero().tolist():
-            alive = moved[start].norm(dim=-1) > 0  # those just moved too, so that no two move to one point
-            moved[start, cluster] = sample[(sample @ moved[start][alive].T).amax(-1).argmin()]
-        settled = torch.allclose(moved, centroids, atol=1e-5)
-        centroids = moved
-        if settled:
+        centroids = F.normalize(sums, dim=-1)
+        for cluster in (counts == 0).nonzero()[:, 0].tolist():
+            alive = centroids[centroids.norm(dim=-1) > 0]  # those just moved too, so that no two move to one point
+            centroids[cluster] = sample[(sample @ alive.T).amax(-1).argmin()]
+        if similarity - before <= 1e-6 * abs(similarity) and (counts > 0).all():
             break
-    _, _, similarity = _assign(chunks, centroids)
-    # The first of equals: which of two starts that found the same optimum wins must not hang on rounding.
-    return centroids[(similarity >= similarity.max() * (1 - 1e-7)).int().argmax()]
+        before = similarity
+    return centroids, similarity
 
 
 def _sample(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
@@ -68,19 +78,15 @@ def _plus_plus(sample: torch.Tensor, clusters: int, generator: torch.Generator) 
     return sample[chosen]
 
 
-def _assign(chunks: Chunks, centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One pass: per start and cluster the sum and number of its points, and per start the total similarity."""
-    starts, clusters, width = centroids.shape
-    sums = torch.zeros(starts, clusters, width)
-    counts = torch.zeros(starts, clusters)
-    similarity = torch.zeros(starts, dtype=torch.float64)
+def _assign(chunks: Chunks, centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """One pass: the sum and number of each cluster's points, and the total similarity."""
+    clusters, width = centroids.shape
+    sums, counts, similarity = torch.zeros(clusters, width), torch.zeros(clusters), 0.0
     for chunk in chunks():
         points = F.normalize(chunk.float(), dim=-1)
-        scores = (points @ centroids.flatten(0, 1).T).unflatten(-1, (starts, clusters))
-        best, nearest = scores.max(-1)  # (point, start)
-        similarity += best.double().sum(0)
-        for start in range(starts):
-            members = F.one_hot(nearest[:, start], clusters).float()
-            sums[start] += members.T @ points
-            counts[start] += members.sum(0)
+        best, nearest = (points @ centroids.T).max(-1)
+        similarity += float(best.double().sum())
+        members = F.one_hot(nearest, clusters).float()
+        sums += members.T @ points
+        counts += members.sum(0)
     return sums, counts, similarity

@@ -17,7 +17,8 @@ class PartPredictor:
     """The three tiers of centroids, and the features they were fitted on.
 
     scene: (2, width), background first; parts: (M, width); variants: M+1 tensors (K_m, width), background first;
-    feature_model: what `FeatureExtractor` loads; least_patches: a smaller part counts as absent.
+    discovery: what tier 2 compares, see `part_points`; features: what `FeatureExtractor` takes;
+    least_patches: a smaller part counts as absent.
     All centroids have unit length: every comparison is a cosine.
     """
 
@@ -27,13 +28,15 @@ class PartPredictor:
         parts: torch.Tensor,
         variants: list[torch.Tensor],
         *,
-        feature_model: str,
+        discovery: str,
+        features: dict,
         least_patches: int,
     ):
         self.scene = scene
         self.parts = parts
         self.variants = variants
-        self.feature_model = feature_model
+        self.discovery = discovery
+        self.features = features
         self.least_patches = least_patches
         self._extractor = None
 
@@ -49,20 +52,24 @@ class PartPredictor:
 
     def label_maps(self, features: torch.Tensor) -> np.ndarray:
         """Tiers 1 and 2: (n, patches, width) → (n, grid, grid) uint8, 0 the background, 1..M the parts."""
-        points = F.normalize(features.float(), dim=-1)
-        foreground = (points @ self.scene.T).argmax(-1) == 1
+        foreground = foreground_of(features, self.scene)
+        points = part_points(features, foreground, self.discovery)
         labels = torch.where(foreground, (points @ self.parts.T).argmax(-1) + 1, 0)
         side = round(labels.shape[1] ** 0.5)
         return labels.unflatten(1, (side, side)).to(torch.uint8).numpy()
 
-    def codes_of(self, features: torch.Tensor, label_maps: np.ndarray) -> np.ndarray:
-        """Tier 3: the variant of each part's mean feature, (n, M+1) int64, ABSENT where a part does not show."""
+    def codes_of(self, features: torch.Tensor, label_maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tier 3: the variant of each part's mean feature, (n, M+1) int64, and its cosine with it, (n, M+1) float32.
+
+        ABSENT and 0 where a part does not show.
+        """
         means, present = part_means(features, label_maps, self.part_count + 1, self.least_patches)
-        codes = torch.full(present.shape, ABSENT)
+        codes, cosines = torch.full(present.shape, ABSENT), torch.zeros(present.shape)
         for m, variants in enumerate(self.variants):
-            nearest = (F.normalize(means[:, m], dim=-1) @ variants.T).argmax(-1)
+            cosine, nearest = (F.normalize(means[:, m], dim=-1) @ variants.T).max(-1)
             codes[:, m] = torch.where(present[:, m], nearest, ABSENT)
-        return codes.numpy()
+            cosines[:, m] = torch.where(present[:, m], cosine, 0.0)
+        return codes.numpy(), cosines.numpy()
 
     def segment(self, images: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Label maps (n, grid, grid) and codes (n, M+1) of pictures, in one pass.
@@ -72,10 +79,10 @@ class PartPredictor:
         if self._extractor is None:
             from partcraft_kedro.features.extractor import FeatureExtractor
 
-            self._extractor = FeatureExtractor(self.feature_model)
+            self._extractor = FeatureExtractor(**self.features)
         features = torch.cat([self._extractor(batch) for batch in _batches(images)])
         label_maps = self.label_maps(features)
-        return label_maps, self.codes_of(features, label_maps)
+        return label_maps, self.codes_of(features, label_maps)[0]
 
     def predict(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
         """`part_predictor.predict` of the paper's algorithms: pictures → codes (n, M+1)."""
@@ -99,7 +106,8 @@ class PartPredictor:
         tensors |= {"scene": self.scene, "parts": self.parts}
         save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "centroids.safetensors")
         settings = {
-            "feature_model": self.feature_model,
+            "discovery": self.discovery,
+            "features": self.features,
             "least_patches": self.least_patches,
             "parts": self.part_count,
             "variants": [len(variants) for variants in self.variants],
@@ -116,13 +124,54 @@ class PartPredictor:
                 tensors["scene"],
                 tensors["parts"],
                 [tensors[f"variants.{m}"] for m in range(settings["parts"] + 1)],
-                feature_model=settings["feature_model"],
+                discovery=settings["discovery"],
+                features=settings["features"],
                 least_patches=settings["least_patches"],
             )
         except Exception as error:
             raise UserError(
                 f"{folder} does not hold a whole part predictor ({error}): run the parts stage again."
             ) from error
+
+
+def foreground_of(features: torch.Tensor, scene: torch.Tensor) -> torch.Tensor:
+    """Tier 1: (n, patches, width) → (n, patches) bool, by the nearer of two centroids, background first."""
+    return (F.normalize(features.float(), dim=-1) @ scene.T).argmax(-1) == 1
+
+
+def part_points(features: torch.Tensor, foreground: torch.Tensor, discovery: str) -> torch.Tensor:
+    """What tier 2 compares: (n, patches, width) features and (n, patches) foreground → unit vectors.
+
+    discovery, one of
+    `plain`: the features.
+    `centred`: the features standardised over the picture's foreground, then blurred within it. The first takes away
+    what the whole animal shares, such as its species, and leaves what differs between its parts; the second uses that
+    parts are connected. docs/discovery.md measures both.
+    `published`: the authors' recipe, which replaces the background's features by a constant vector of -1.
+    """
+    points = F.normalize(features.float(), dim=-1)
+    if discovery == "published":
+        return torch.where(foreground[..., None], points, -(points.shape[-1] ** -0.5))
+    if discovery == "plain":
+        return points
+    inside = foreground[..., None].float()
+    count = inside.sum(1, keepdim=True).clamp(min=1)
+    points = (points - (points * inside).sum(1, keepdim=True) / count) * inside
+    spread = (points.square().sum(1, keepdim=True) / count).sqrt()
+    # Half of each width's own spread, half of their mean: a width that hardly varies must not be blown up to noise.
+    points = points / (spread + spread.mean(-1, keepdim=True)).clamp(min=1e-6)
+    return F.normalize(_blur(points) / _blur(inside).clamp(min=1e-6), dim=-1)
+
+
+def _blur(values: torch.Tensor) -> torch.Tensor:
+    """A Gaussian of one patch's standard deviation: (n, patches, width) → the same."""
+    pictures, patches, width = values.shape
+    side = round(patches**0.5)
+    weights = torch.exp(-torch.arange(-3.0, 4.0).square() / 2)
+    weights = weights / weights.sum()
+    grid = values.transpose(1, 2).reshape(pictures * width, 1, side, side)
+    grid = F.conv2d(F.conv2d(grid, weights.view(1, 1, 7, 1), padding=(3, 0)), weights.view(1, 1, 1, 7), padding=(0, 3))
+    return grid.reshape(pictures, width, patches).transpose(1, 2)
 
 
 def part_means(

@@ -1,12 +1,14 @@
 """Part tokens: `[m,k]` stands for variant k of part m (Eq. 3); part 0 is the background."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from partcraft_kedro.errors import UserError
 
+_NAMED = re.compile(r"<\s*([^<>:]+?)\s*:\s*(\d+)\s*>")  # `<head:101>`
 # `[2,101]`, or `2:101` as the authors' scripts write it.
 _TOKEN = re.compile(r"\[\s*(\d+)\s*,\s*(\d+)\s*\]|(?<![\w:])(\d+):(\d+)(?![\w:])")
 
@@ -76,12 +78,22 @@ def find_tokens(text: str) -> list[PartToken]:
     return [PartToken(*(int(n) for n in match.groups() if n is not None)) for match in _TOKEN.finditer(text)]
 
 
-def parse_tokens(text: str, variants: list[int]) -> str:
+def parse_tokens(text: str, variants: list[int], names: Sequence[str] = ()) -> str:
     """Check a prompt and bring its part tokens to the form `[m,k]`; free text stays as it is.
 
-    variants: the number of variants of each part, background first.
+    variants: the number of variants of each part, background first; names: of the parts, for tokens such as
+    `<head:101>`.
     Raises UserError naming the token that no adapter with these parts knows, or a part named twice.
     """
+
+    def by_number(match: re.Match) -> str:
+        name, variant = match.groups()
+        if name not in names:
+            known = f"the parts are called {', '.join(names)}" if names else "the parts have no names here"
+            raise UserError(f"Prompt token {match[0]} names part {name!r}, but {known}.")
+        return str(PartToken(list(names).index(name), int(variant)))
+
+    text = _NAMED.sub(by_number, text)
     tokens = find_tokens(text)
     for token in tokens:
         if token.part >= len(variants):

@@ -6,58 +6,8 @@ import numpy as np
 import pandas as pd
 
 from partcraft_kedro.assets import TINY
-from partcraft_kedro.images import readers
 from partcraft_kedro.options import BaseModelOptions, DataOptions, EvaluateOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_json
-
-
-def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, data: DataOptions) -> dict:
-    """How good the parts are, against what is known of the pictures: true masks, or keypoints, boxes and classes."""
-    from safetensors.numpy import load_file
-
-    found = load_file(part_masks / "masks.safetensors")["label_maps"]
-    if "mask_path" in records:
-        return _score_against_masks(records, found, data)
-    return _score_photographs(records, found, codes)
-
-
-def _score_against_masks(records: pd.DataFrame, found: np.ndarray, data: DataOptions) -> dict:
-    """NMI, ARI and IoU, and which true label each discovered part stands for."""
-    from PIL import Image
-
-    from partcraft_kedro.evaluation import discovery
-    from partcraft_kedro.images.creatures import LABELS
-
-    true = np.stack([np.asarray(Image.open(data.folder / path)) for path in records["mask_path"]])
-    patches = discovery.patch_labels(true, found.shape[1])
-    overlaps = discovery.overlap(found, patches, int(found.max()) + 1, len(LABELS))
-    scores = discovery.discovery_scores(overlaps, found, true)
-    matching = discovery.match_labels(overlaps)
-    scores["iou_of_labels"] = dict(zip(LABELS, scores["iou_of_labels"], strict=True))
-    return scores | {"matching": {str(found): LABELS[true] for found, true in matching.items()}}
-
-
-def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataFrame) -> dict:
-    """NMI, ARI and regression error at the keypoints of the test split, foreground IoU with the boxes, and what codes
-    tell of classes: whatever the records allow. `matching` names parts after their keypoints."""
-    from partcraft_kedro.evaluation import keypoints
-
-    scores: dict = {"matching": {}}
-    if "keypoints" in records:
-        labelled = keypoints.labels_at_keypoints(records, found)
-        tested = (records["split"] == "test").to_numpy()[labelled["picture"]]
-        if tested.any():
-            scores |= keypoints.keypoint_agreement(labelled[tested])
-            scores["keypoint_error"] = keypoints.keypoint_regression_error(records, found, labelled, int(found.max()))
-        names = keypoints.name_parts(labelled, readers.CUB_PARTS)
-        scores["matching"] = {str(label): name for label, name in names.items()}
-    boxed = records["box"].notna() if "box" in records else pd.Series(False, records.index)
-    if boxed.any():
-        scores["foreground_iou"] = keypoints.foreground_iou(records[boxed], found[boxed.to_numpy()])
-    if records["class_name"].nunique() > 1:
-        by_id = codes.set_index("id").loc[records["id"], "code"]
-        scores |= keypoints.codes_and_classes(np.stack(by_id), records["class_name"].to_numpy())
-    return scores
 
 
 def score_pictures(

@@ -2,18 +2,12 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from partcraft_kedro.pipelines.evaluate.nodes import collect_metrics, score_discovery, score_pictures
+from partcraft_kedro.pipelines.evaluate.nodes import collect_metrics, score_pictures
 
 
 def create_pipeline() -> Pipeline:
     return Pipeline(
         [
-            Node(
-                score_discovery,
-                ["records", "part_masks", "codes", "params:data"],
-                "discovery_scores",
-                name="score_discovery",
-            ),
             Node(
                 score_pictures,
                 [

@@ -8,12 +8,14 @@ from partcraft_kedro.stages import Stage, fingerprint_of
 
 
 def extract_features(records: pd.DataFrame, features: FeaturesOptions, data: DataOptions) -> dict:
-    """Extract features in shards; returns their folder, relative to the data folder, and their fingerprint."""
+    """Extract features in shards; returns their folder, relative to the data folder, their fingerprint, and what
+    `FeatureExtractor` was given."""
+    extractor_options = features.model_dump(include={"model", "layer", "final_norm", "mirrored"})
     stage = Stage(
         data.layer("04_feature"),
         "features",
-        version=1,
-        options=features.model_dump(),
+        version=2,
+        options=features.model_dump(exclude={"workers"}),
         inputs={
             "records": fingerprint_of(records),
             "model": model_fingerprint(features.model, "feature_extractor", "features.model"),
@@ -24,8 +26,9 @@ def extract_features(records: pd.DataFrame, features: FeaturesOptions, data: Dat
         from partcraft_kedro.features.shards import write_shards
 
         paths = [data.folder / path for path in records["path"]]
-        extractor = FeatureExtractor(features.model)
-        write_shards(extractor, paths, stage.folder, batch_size=features.batch_size, shard_size=features.shard_size)
+        extractor = FeatureExtractor(**extractor_options)
+        sizes = features.model_dump(include={"batch_size", "shard_size", "workers"})
+        write_shards(extractor, paths, stage.folder, **sizes)
         stage.finish({"pictures": len(paths), "grid": extractor.grid, "width": extractor.width})
     folder = stage.folder.relative_to(data.folder).as_posix()
-    return {"folder": folder, "fingerprint": stage.fingerprint, "model": features.model, **stage.summary}
+    return {"folder": folder, "fingerprint": stage.fingerprint, "extractor": extractor_options, **stage.summary}

@@ -1,11 +1,20 @@
-"""Part discovery on the training pictures, then masks and codes of all pictures."""
+"""Part discovery on the training pictures, then masks and codes of all pictures, and how good they are."""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from partcraft_kedro.options import DataOptions, PartsOptions
+from partcraft_kedro.evaluation import figures
+from partcraft_kedro.images import readers
+from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.options import DataOptions, EvaluateOptions, PartsOptions
+from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_folder
+
+_SHOWN = 128  # pixels of a picture in a figure
+_VARIANTS, _CROPS = 6, 5  # shown of each part, and of each variant
 
 
 def discover_parts(features: dict, records: pd.DataFrame, parts: PartsOptions, data: DataOptions) -> Path:
@@ -13,8 +22,8 @@ def discover_parts(features: dict, records: pd.DataFrame, parts: PartsOptions, d
     stage = Stage(
         data.layer("05_model_input"),
         "discovery",
-        version=1,
-        options=parts.model_dump(),
+        version=2,
+        options=parts.model_dump(exclude={"names"}),
         inputs={"features": features["fingerprint"]},
     )
     folder = stage.folder / "part_predictor"
@@ -24,7 +33,9 @@ def discover_parts(features: dict, records: pd.DataFrame, parts: PartsOptions, d
 
         training = (records["split"] == "train").to_numpy()
         shards = FeatureShards(data.folder / features["folder"], training)
-        predictor = discovery.discover_parts(shards, feature_model=features["model"], **parts.model_dump())
+        predictor = discovery.discover_parts(
+            shards, extractor=features["extractor"], **parts.model_dump(exclude={"names"})
+        )
         write_folder(folder, predictor.save)
         stage.finish()
     return folder
@@ -33,30 +44,133 @@ def discover_parts(features: dict, records: pd.DataFrame, parts: PartsOptions, d
 def label_pictures(
     part_predictor: Path, features: dict, records: pd.DataFrame, data: DataOptions
 ) -> tuple[Path, pd.DataFrame]:
-    """Label maps of all pictures, as a folder with one safetensors file, and their codes by record id."""
+    """Label maps of all pictures, as a folder with one safetensors file, and their codes by record id, with
+    their cosines to the variants' centroids."""
     stage = Stage(
         data.layer("05_model_input"),
         "labels",
-        version=1,
+        version=2,
         options={},
         inputs={"features": features["fingerprint"], "part_predictor": fingerprint_of(part_predictor)},
     )
     folder, table = stage.folder / "part_masks", stage.folder / "codes.parquet"
     if not stage.finished:
-        import numpy as np
         from safetensors.numpy import save_file
+        from tqdm import tqdm
 
         from partcraft_kedro.features.shards import FeatureShards
         from partcraft_kedro.parts.predictor import PartPredictor
 
         predictor = PartPredictor.load(part_predictor)
-        label_maps, codes = [], []
-        for chunk in FeatureShards(data.folder / features["folder"]):
+        label_maps, codes, cosines = [], [], []
+        for chunk in tqdm(FeatureShards(data.folder / features["folder"]), desc="label pictures", unit="shard"):
             label_maps.append(predictor.label_maps(chunk))
-            codes.append(predictor.codes_of(chunk, label_maps[-1]))
+            for found, of_chunk in zip((codes, cosines), predictor.codes_of(chunk, label_maps[-1]), strict=True):
+                found.extend(of_chunk)
         maps = np.concatenate(label_maps)
         write_folder(folder, lambda partial: save_file({"label_maps": maps}, partial / "masks.safetensors"))
-        by_id = pd.DataFrame({"id": records["id"], "code": list(np.concatenate(codes))})
+        by_id = pd.DataFrame({"id": records["id"], "code": codes, "cosine": cosines})
         write_file(table, by_id.to_parquet)
         stage.finish()
     return folder, pd.read_parquet(table)
+
+
+def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, data: DataOptions) -> dict:
+    """How good the parts are, against what is known of the pictures: true masks, or keypoints, boxes and classes."""
+    from safetensors.numpy import load_file
+
+    found = load_file(part_masks / "masks.safetensors")["label_maps"]
+    if "mask_path" in records:
+        return _score_against_masks(records, found, data)
+    return _score_photographs(records, found, codes)
+
+
+def _score_against_masks(records: pd.DataFrame, found: np.ndarray, data: DataOptions) -> dict:
+    """NMI, ARI and IoU, and which true label each discovered part stands for."""
+    from PIL import Image
+
+    from partcraft_kedro.evaluation import discovery
+    from partcraft_kedro.images.creatures import LABELS
+
+    true = np.stack([np.asarray(Image.open(data.folder / path)) for path in records["mask_path"]])
+    patches = discovery.patch_labels(true, found.shape[1])
+    overlaps = discovery.overlap(found, patches, int(found.max()) + 1, len(LABELS))
+    scores = discovery.discovery_scores(overlaps, found, true)
+    matching = discovery.match_labels(overlaps)
+    scores["iou_of_labels"] = dict(zip(LABELS, scores["iou_of_labels"], strict=True))
+    return scores | {"matching": {str(found): LABELS[true] for found, true in matching.items()}}
+
+
+def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataFrame) -> dict:
+    """NMI, ARI and regression error at the keypoints of the test split, foreground IoU with the boxes, and what codes
+    tell of classes: whatever the records allow. `matching` names parts after their keypoints."""
+    from partcraft_kedro.evaluation import keypoints
+
+    scores: dict = {"matching": {}}
+    if "keypoints" in records:
+        labelled = keypoints.labels_at_keypoints(records, found)
+        tested = (records["split"] == "test").to_numpy()[labelled["picture"]]
+        if tested.any():
+            scores |= keypoints.keypoint_agreement(labelled[tested])
+            scores["keypoint_error"] = keypoints.keypoint_regression_error(records, found, labelled, int(found.max()))
+        names = keypoints.name_parts(labelled, readers.CUB_PARTS)
+        scores["matching"] = {str(label): name for label, name in names.items()}
+    boxed = records["box"].notna() if "box" in records else pd.Series(False, records.index)
+    if boxed.any():
+        scores["foreground_iou"] = keypoints.foreground_iou(records[boxed], found[boxed.to_numpy()])
+    if records["class_name"].nunique() > 1:
+        by_id = codes.set_index("id").loc[records["id"], "code"]
+        scores |= keypoints.codes_and_classes(np.stack(by_id), records["class_name"].to_numpy())
+    return scores
+
+
+def name_parts(discovery_scores: dict, codes: pd.DataFrame, parts: PartsOptions) -> dict[int, str]:
+    """The parts' names: the user's, else those that masks or keypoints suggest, else numbers."""
+    from partcraft_kedro.parts import names
+
+    count = len(codes["code"].iloc[0])
+    known = {int(label): name for label, name in discovery_scores["matching"].items()}
+    if parts.names:
+        known |= names.read_names(parts.names.expanduser(), count)
+    return dict(enumerate(names.name_parts(count, known)))
+
+
+def draw_part_maps(
+    records: pd.DataFrame,
+    codes: pd.DataFrame,
+    part_masks: Path,
+    part_names: dict[int, str],
+    evaluate: EvaluateOptions,
+    data: DataOptions,
+) -> Figure:
+    """Random pictures with their part maps and codes (the paper's Fig. 1)."""
+    from safetensors.numpy import load_file
+
+    chosen = numpy_generator(evaluate.seed, "part maps").permutation(len(records))[: evaluate.examples]
+    shown = records.iloc[sorted(chosen)]
+    label_maps = load_file(part_masks / "masks.safetensors")["label_maps"][shown.index]
+    pictures = load_pictures([data.folder / path for path in shown["path"]], _SHOWN)
+    of_shown = np.stack(codes.set_index("id").loc[shown["id"], "code"])
+    return figures.draw_part_maps(pictures, label_maps, of_shown, [f"{m} {name}" for m, name in part_names.items()])
+
+
+def draw_variants(
+    records: pd.DataFrame, codes: pd.DataFrame, part_masks: Path, part_names: dict[int, str], data: DataOptions
+) -> Figure:
+    """For each part its commonest variants, each by crops of the pictures that are nearest to its centroid."""
+    from safetensors.numpy import load_file
+
+    label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
+    code, cosine = np.stack(codes["code"]), np.stack(codes["cosine"])
+    sheets = []
+    for part, name in part_names.items():
+        variants = pd.Series(code[:, part][code[:, part] >= 0]).value_counts().head(_VARIANTS)
+        rows = []
+        for variant, count in variants.items():
+            members = np.flatnonzero(code[:, part] == variant)
+            nearest = members[np.argsort(-cosine[members, part], kind="stable")][:_CROPS]
+            pictures = load_pictures([data.folder / records["path"].iloc[row] for row in nearest], 2 * _SHOWN)
+            crops = [figures.crop_to(*shown) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
+            rows.append((f"[{part},{variant}]\n{count}×", crops))
+        sheets.append((f"{part} {name}", rows))
+    return figures.draw_variants(sheets, _CROPS)

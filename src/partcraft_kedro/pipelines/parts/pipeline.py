@@ -2,23 +2,42 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from partcraft_kedro.pipelines.parts.nodes import discover_parts, label_pictures
+from partcraft_kedro.pipelines.parts import nodes
 
 
 def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             Node(
-                discover_parts,
+                nodes.discover_parts,
                 ["features", "records", "params:parts", "params:data"],
                 "part_predictor",
                 name="discover_parts",
             ),
             Node(
-                label_pictures,
+                nodes.label_pictures,
                 ["part_predictor", "features", "records", "params:data"],
                 ["part_masks", "codes"],
                 name="label_pictures",
+            ),
+            Node(
+                nodes.score_discovery,
+                ["records", "part_masks", "codes", "params:data"],
+                "discovery_scores",
+                name="score_discovery",
+            ),
+            Node(nodes.name_parts, ["discovery_scores", "codes", "params:parts"], "part_names", name="name_parts"),
+            Node(
+                nodes.draw_part_maps,
+                ["records", "codes", "part_masks", "part_names", "params:evaluate", "params:data"],
+                "part_maps_figure",
+                name="draw_part_maps",
+            ),
+            Node(
+                nodes.draw_variants,
+                ["records", "codes", "part_masks", "part_names", "params:data"],
+                "variants_figure",
+                name="draw_variants",
             ),
         ],
         tags="parts",

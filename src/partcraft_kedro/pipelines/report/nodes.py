@@ -1,7 +1,6 @@
 """Pictures and tables of a run."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,6 @@ from partcraft_kedro.randomness import numpy_generator
 _SIZE = 128  # pixels of a picture in a figure
 
 
-def _names(discovery_scores: dict, count: int) -> list[str]:
-    matching = discovery_scores["matching"]
-    return [f"{m} {matching.get(str(m), '?')}" for m in range(count)]
-
-
 def _load(paths: Iterable[str], data: DataOptions) -> np.ndarray:
     return load_pictures([data.folder / path for path in paths], _SIZE)
 
@@ -27,25 +21,6 @@ def _load(paths: Iterable[str], data: DataOptions) -> np.ndarray:
 def _examples(rows: pd.DataFrame, evaluate: EvaluateOptions, purpose: str) -> pd.DataFrame:
     chosen = numpy_generator(evaluate.seed, purpose).permutation(len(rows))[: evaluate.examples]
     return rows.iloc[sorted(chosen)]
-
-
-def draw_part_maps(
-    records: pd.DataFrame,
-    codes: pd.DataFrame,
-    part_masks: Path,
-    discovery_scores: dict,
-    evaluate: EvaluateOptions,
-    data: DataOptions,
-) -> Figure:
-    """Random pictures with their part maps and codes (the paper's Fig. 1)."""
-    from safetensors.numpy import load_file
-
-    shown = _examples(records, evaluate, "part maps")
-    label_maps = load_file(part_masks / "masks.safetensors")["label_maps"][shown.index]
-    chosen = np.stack(codes.set_index("id").loc[shown["id"], "code"])
-    return figures.draw_part_maps(
-        _load(shown["path"], data), label_maps, chosen, _names(discovery_scores, chosen.shape[1])
-    )
 
 
 def draw_reconstructions(
@@ -61,17 +36,19 @@ def draw_reconstructions(
 def draw_compositions(
     scores: pd.DataFrame,
     records: pd.DataFrame,
-    discovery_scores: dict,
+    part_names: dict[int, str],
     evaluate: EvaluateOptions,
     data: DataOptions,
 ) -> Figure:
-    """Random compositions beside their sources (the paper's Figs. 2 and 3)."""
+    """Random compositions, as many of each number of sources, beside their sources (the paper's Figs. 2 and 3)."""
     composed = scores[scores["source_count"] > 1]
-    shown = _examples(composed, evaluate, "compositions").sort_values("source_count")
+    order = numpy_generator(evaluate.seed, "compositions").permutation(len(composed))
+    drawn = composed.iloc[order]
+    turn = drawn.groupby("source_count").cumcount()  # the first of each number, then the second of each
+    shown = drawn.loc[turn.sort_values(kind="stable").index[: evaluate.examples]].sort_values("source_count")
     paths = records.set_index("id")["path"]
     sources = [list(_load([paths[i] for i in ids], data)) for ids in shown["sources"]]
-    names = _names(discovery_scores, len(scores["code"].iloc[0]))
-    swapped = [[names[part] for part in parts] for parts in shown["swapped"]]
+    swapped = [[part_names[part] for part in parts] for parts in shown["swapped"]]
     return figures.draw_compositions(sources, swapped, _load(shown["path"], data), shown)
 
 

@@ -10,12 +10,6 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             Node(
-                nodes.draw_part_maps,
-                ["records", "codes", "part_masks", "discovery_scores", *options],
-                "part_maps_figure",
-                name="draw_part_maps",
-            ),
-            Node(
                 nodes.draw_reconstructions,
                 ["scores", "records", *options],
                 "reconstructions_figure",
@@ -23,7 +17,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.draw_compositions,
-                ["scores", "records", "discovery_scores", *options],
+                ["scores", "records", "part_names", *options],
                 "compositions_figure",
                 name="draw_compositions",
             ),
