@@ -30,6 +30,20 @@ def resolve_model(name: str, component: str, option: str) -> str:
     )
 
 
+def explain_failure(name: str, option: str, kind: str, error: Exception) -> UserError:
+    """One sentence on a model that `from_pretrained` could not load, and what to do about it.
+
+    kind: what it should have been, such as `a DINOv2 model`.
+    """
+    reason = str(error).strip().splitlines()[0]
+    if Path(name).is_dir() or name == "tiny":
+        return UserError(f"{option}={name!r} cannot be loaded as {kind}: {reason}")
+    return UserError(
+        f"{option}={name!r} is not on this machine and cannot be fetched: download https://huggingface.co/{name} into "
+        f"a folder and give that folder, --params {option}=<folder> ({reason.rstrip('.')})."
+    )
+
+
 def resolve_device(device: str) -> str:
     """A device that is there: `auto` is the first of cuda, mps and cpu. Raises UserError for one that is not."""
     import torch

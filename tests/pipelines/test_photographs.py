@@ -79,6 +79,21 @@ def test_a_missing_dataset_is_told_in_one_sentence(project, source: str) -> None
     assert not project.found("02_intermediate/**/*.parquet")
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "option", "model"),
+    [
+        ("features", "features.model", "facebook/dinov2-base"),
+        ("train", "base.model", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    ],
+)
+def test_a_missing_model_is_told_in_one_sentence(project, pipeline: str, option: str, model: str) -> None:
+    code, output = project.run(f"--pipeline={pipeline}", f"--params={option}={model}")
+    assert code == 1
+    assert f"{option}='{model}' is not on this machine" in output
+    assert f"download https://huggingface.co/{model} into a folder" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize("environment", ["cub", "dogs", "sims4", "folder"])
 def test_every_dataset_of_an_environment_resolves(tmp_path, monkeypatch, environment: str) -> None:
     monkeypatch.setenv("PARTCRAFT_DATA", str(tmp_path))

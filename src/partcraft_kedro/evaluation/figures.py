@@ -1,6 +1,7 @@
 """The pictures of a run: part maps with codes, reconstructions, compositions, curves, scores."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ def draw_part_maps(pictures: np.ndarray, label_maps: np.ndarray, codes: np.ndarr
         axes[0, i].imshow(pictures[i])
         axes[1, i].imshow(label_maps[i], cmap=ListedColormap(colours), vmin=-0.5, vmax=len(names) - 0.5)
         code = ", ".join("–" if k < 0 else str(k) for k in codes[i])
-        axes[1, i].set_xlabel(f"[{code}]", fontsize=8)
+        axes[1, i].set_xlabel(fill(f"[{code}]", 24), fontsize=8)
     _bare(axes)
     handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 9), fontsize=8, frameon=False)
@@ -87,6 +88,10 @@ def draw_compositions(
     sources: list[list[np.ndarray]], swapped: list[list[str]], generated: np.ndarray, scores: pd.DataFrame
 ) -> Figure:
     """Each row: the base, the pictures that lend a part (named), and the composition."""
+    if not sources:
+        figure = Figure(figsize=(5, 1))
+        figure.text(0.5, 0.5, "No compositions of several pictures were asked for.", ha="center", va="center")
+        return figure
     width = max(map(len, sources))
     figure = Figure(figsize=(1.7 * (width + 1), 2.0 * len(sources)), layout="constrained")
     axes = figure.subplots(len(sources), width + 1, squeeze=False)

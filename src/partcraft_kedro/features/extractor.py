@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import transformers
 from transformers import AutoImageProcessor, Dinov2Model
 
-from partcraft_kedro.assets import half_precision, resolve_device, resolve_model
+from partcraft_kedro.assets import explain_failure, half_precision, resolve_device, resolve_model
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.tensors import to_unit
 
@@ -40,8 +40,7 @@ class FeatureExtractor:
             network = Dinov2Model.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
             processor = AutoImageProcessor.from_pretrained(folder)
         except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"features.model={model!r} cannot be loaded as a DINOv2 model: {reason}") from error
+            raise explain_failure(model, "features.model", "a DINOv2 model", error) from error
         depth = len(network.encoder.layer)
         if layer is not None and layer > depth:
             raise UserError(f"features.layer={layer} is too large: {model!r} has {depth} blocks.")

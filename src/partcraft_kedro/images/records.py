@@ -48,7 +48,8 @@ def load_picture(path: Path, size: int) -> np.ndarray:
 
 def load_pictures(paths: Iterable[Path], size: int) -> np.ndarray:
     """Several pictures, (n, size, size, 3) uint8."""
-    return np.stack([load_picture(path, size) for path in paths])
+    pictures = [load_picture(path, size) for path in paths]
+    return np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8)
 
 
 def hash_pictures(records: pd.DataFrame, data_folder: Path) -> pd.Series:

@@ -5,8 +5,7 @@ import torch
 import transformers
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from partcraft_kedro.assets import resolve_device, resolve_model
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.assets import explain_failure, resolve_device, resolve_model
 
 
 def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
@@ -24,8 +23,7 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
             folder, safety_checker=None, requires_safety_checker=False, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"base.model={model!r} cannot be loaded as a Stable Diffusion model: {reason}") from error
+        raise explain_failure(model, "base.model", "a Stable Diffusion model", error) from error
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):

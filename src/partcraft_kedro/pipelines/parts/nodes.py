@@ -106,7 +106,7 @@ def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataF
     tell of classes: whatever the records allow. `matching` names parts after their keypoints."""
     from partcraft_kedro.evaluation import keypoints
 
-    scores: dict = {"matching": {}}
+    scores: dict = {"matching": {}, "foreground_share": float((found > 0).mean())}
     if "keypoints" in records:
         labelled = keypoints.labels_at_keypoints(records, found)
         tested = (records["split"] == "test").to_numpy()[labelled["picture"]]
@@ -151,7 +151,7 @@ def draw_part_maps(
     label_maps = load_file(part_masks / "masks.safetensors")["label_maps"][shown.index]
     pictures = load_pictures([data.folder / path for path in shown["path"]], _SHOWN)
     of_shown = np.stack(codes.set_index("id").loc[shown["id"], "code"])
-    return figures.draw_part_maps(pictures, label_maps, of_shown, [f"{m} {name}" for m, name in part_names.items()])
+    return figures.draw_part_maps(pictures, label_maps, of_shown, _headings(part_names))
 
 
 def draw_variants(
@@ -163,7 +163,7 @@ def draw_variants(
     label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
     code, cosine = np.stack(codes["code"]), np.stack(codes["cosine"])
     sheets = []
-    for part, name in part_names.items():
+    for part, heading in zip(part_names, _headings(part_names), strict=True):
         variants = pd.Series(code[:, part][code[:, part] >= 0]).value_counts().head(_VARIANTS)
         rows = []
         for variant, count in variants.items():
@@ -172,5 +172,10 @@ def draw_variants(
             pictures = load_pictures([data.folder / records["path"].iloc[row] for row in nearest], 2 * _SHOWN)
             crops = [figures.crop_to(*shown) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
             rows.append((f"[{part},{variant}]\n{count}×", crops))
-        sheets.append((f"{part} {name}", rows))
+        sheets.append((heading, rows))
     return figures.draw_variants(sheets, _CROPS)
+
+
+def _headings(part_names: dict[int, str]) -> list[str]:
+    """The parts' numbers, as tokens have them, and names."""
+    return [name if name == f"part {m}" else f"{m} {name}" for m, name in part_names.items()]
