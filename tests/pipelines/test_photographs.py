@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from PIL import Image
@@ -64,6 +65,10 @@ def test_photographs_pass_through_the_whole_chain(project, cub) -> None:
     assert {"head", "tail"} <= set(found["matching"].values())
     assert 0 < found["keypoint_error"] < 100
     assert found["foreground_iou"] > 0.3
+    assert 0.05 < found["foreground_share"] < 0.6
+    names = yaml.safe_load((project.data / "05_model_input/test/part_names.yml").read_text())
+    assert names[0] == "background"
+    assert {"head", "tail"} <= set(names.values())
     assert {"code_class_nmi", "same_class_agreement"} <= found.keys()
     assert metrics["reconstruction"].keys() == {"emr", "cosim"}  # nobody knows the true looks
     assert metrics["composition"]["2"]["emr"]["ceiling"] is None

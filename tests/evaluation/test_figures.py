@@ -1,0 +1,41 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from partcraft_kedro.evaluation.figures import crop_to, draw_compositions, draw_variants
+
+
+def mask_of(*patches):
+    mask = np.zeros((4, 4), bool)
+    for row, column in patches:
+        mask[row, column] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "rows", "columns"),
+    [
+        (mask_of((1, 2)), (0, 6), (2, 8)),  # one patch of 2 pixels, and one around it
+        (mask_of((0, 0)), (0, 6), (0, 6)),  # at the edge: moved inside
+        (mask_of((1, 1), (2, 2)), (0, 8), (0, 8)),
+        (mask_of((0, 0), (3, 3)), (0, 8), (0, 8)),  # larger than the picture: all of it
+    ],
+)
+def test_crops_are_squares_around_the_part(mask, rows, columns):
+    picture = np.arange(8 * 8 * 3).reshape(8, 8, 3)
+    assert np.array_equal(crop_to(picture, mask), picture[slice(*rows), slice(*columns)])
+
+
+def test_a_sheet_shows_every_crop_and_name():
+    crop = np.zeros((3, 3, 3), np.uint8)
+    sheets = [("1 head", [("[1,7]", [crop] * 2), ("[1,0]", [crop])]), ("2 tail", [("[2,3]", [crop] * 3)])]
+    figure = draw_variants(sheets, 3)
+    blocks = figure.subfigs
+    assert [block.get_suptitle() for block in blocks] == ["1 head", "2 tail"]
+    assert [sum(len(axis.images) for axis in block.axes) for block in blocks] == [3, 3]
+    assert [axis.get_ylabel() for axis in blocks[0].axes if axis.get_ylabel()] == ["[1,7]", "[1,0]"]
+
+
+def test_without_compositions_the_figure_says_so():
+    figure = draw_compositions([], [], np.empty((0, 8, 8, 3), np.uint8), pd.DataFrame(columns=["emr"]))
+    assert "No compositions" in figure.texts[0].get_text()
