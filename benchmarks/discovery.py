@@ -65,7 +65,13 @@ def faiss_tiers(folder: Path) -> None:
 
     from partcraft_kedro.features.shards import FeatureShards
 
-    points = np.concatenate([chunk.flatten(0, 1).numpy() for chunk in FeatureShards(folder)])
+    chunks = FeatureShards(folder)
+    points = np.empty((sum(len(chunk) for chunk in chunks) * GRID**2, WIDTH), np.float32)
+    start = 0
+    for chunk in chunks:
+        of_chunk = chunk.flatten(0, 1).numpy()
+        points[start : start + len(of_chunk)] = of_chunk
+        start += len(of_chunk)
     options = {"niter": ITERATIONS, "nredo": 1, "spherical": True, "seed": 0, "max_points_per_centroid": len(points)}
     faiss.normalize_L2(points)
     scene = faiss.Kmeans(WIDTH, 2, **options)

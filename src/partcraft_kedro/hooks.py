@@ -93,9 +93,9 @@ def _print_discovery(scores: dict, catalog: DataCatalog) -> None:
 
 def _print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("task", "measure", title="PartCraft: what was measured")
+    table = Table("task", Column("measure", no_wrap=True), title="PartCraft: what was measured")
     for heading in ("value", "95% interval", "ceiling", "floor", "n"):
         table.add_column(heading, justify="right")
 

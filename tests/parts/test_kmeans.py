@@ -38,10 +38,9 @@ def test_it_finds_the_partition_that_sklearn_finds_on_the_unit_sphere(points):
     torch.testing.assert_close(sorted_rows(centroids), sorted_rows(centres), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("sample", [32_768, 200], ids=["all points seed", "a sample seeds"])
 @pytest.mark.parametrize("size", [1, 7, 359])
-def test_the_chunks_do_not_matter(points, monkeypatch, sample, size):
-    monkeypatch.setattr(kmeans, "_SAMPLE", sample)
+def test_the_chunks_do_not_matter(points, monkeypatch, size):
+    monkeypatch.setattr(kmeans, "_SEEDED", 200)
     whole = cosine_kmeans(lambda: [points], 6, **OPTIONS)
     chunked = cosine_kmeans(lambda: [points[:0], *points.split(size)], 6, **OPTIONS)
     torch.testing.assert_close(sorted_rows(chunked), sorted_rows(whole), atol=1e-5, rtol=0)
@@ -77,7 +76,9 @@ def test_centroids_have_unit_length_and_are_no_more_than_the_points(points):
 def test_an_emptied_cluster_moves_to_the_worst_served_point(monkeypatch):
     """Both centroids start on one of two directions: the second has no points and must find the other direction."""
     points = torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 2)
-    monkeypatch.setattr(kmeans, "_plus_plus", lambda sample, clusters, generator: sample[[0, 0]])
+    monkeypatch.setattr(
+        kmeans, "_plus_plus", lambda points, clusters, generator: points[[0, 0]] * 0 + torch.tensor([1.0, 0.0])
+    )
     centroids = cosine_kmeans(lambda: [points], 2, **OPTIONS | {"starts": 1})
     torch.testing.assert_close(sorted_rows(centroids), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
 
@@ -85,3 +86,25 @@ def test_an_emptied_cluster_moves_to_the_worst_served_point(monkeypatch):
 def test_no_points_is_an_error(points):
     with pytest.raises(ValueError, match="no points"):
         cosine_kmeans(lambda: [points[:0]], 2, **OPTIONS)
+
+
+def test_the_sample_is_uniform_over_all_chunks(monkeypatch):
+    """Each of 1,000 points is in a sample of 100 with probability .1, wherever it stands."""
+    monkeypatch.setattr(kmeans, "_SAMPLE", 100)
+    points = torch.arange(1.0, 1001.0)[:, None].expand(-1, 2) * torch.tensor([1.0, 0.0]) + torch.tensor([0.0, 500.0])
+    drawn = torch.zeros(1000)
+    for seed in range(400):
+        generator = torch.Generator().manual_seed(seed)
+        unit = kmeans._sample(lambda: points.split(70), generator)
+        assert len(unit) == 100
+        drawn[(500 * unit[:, 0] / unit[:, 1]).round().long() - 1] += 1
+    assert drawn.sum() == 400 * 100
+    # Binomial of 400 draws: 40 ± 6; means over 100 points ± .6. Five standard deviations.
+    assert ((drawn.view(10, 100).mean(1) - 40).abs() < 3).all()
+
+
+def test_a_sample_finds_what_all_points_show(points, monkeypatch):
+    whole = cosine_kmeans(lambda: [points], 6, **OPTIONS)
+    monkeypatch.setattr(kmeans, "_SAMPLE", 120)
+    sampled = cosine_kmeans(lambda: points.split(50), 6, **OPTIONS)
+    assert adjusted_rand_score(assign(points, whole), assign(points, sampled)) == 1

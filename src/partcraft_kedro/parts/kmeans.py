@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from partcraft_kedro.randomness import torch_generator
 
 Chunks = Callable[[], Iterable[torch.Tensor]]  # each call goes through all points once, (n, width) a chunk
-_SAMPLE = 32_768  # points among which k-means++ chooses
+_SAMPLE = 131_072  # points that are clustered, at most
+_SEEDED = 32_768  # of these, points that the starts compete on
 
 
 def cosine_kmeans(
@@ -16,56 +17,68 @@ def cosine_kmeans(
 ) -> torch.Tensor:
     """Cluster by cosine similarity; returns unit centroids (min(clusters, points), width) float32.
 
-    k-means++ (Arthur & Vassilvitskii 2007) seeds `starts` runs of Lloyd's algorithm on a random sample of the points;
-    the one with the highest mean similarity goes on over all points. `iterations` bounds both, and both end when an
-    iteration adds less than a millionth to the similarity. A cluster that empties is moved to the sample point that
-    is worst served. Memory: one chunk, the sample, and the centroids. Deterministic on one machine.
-    Raises ValueError if there are no points.
+    One pass draws a uniform sample of the points; all further work is on it, in memory. k-means++ (Arthur &
+    Vassilvitskii 2007) seeds `starts` runs of Lloyd's algorithm on a part of the sample, and the one with the highest
+    mean similarity goes on over all of it. `iterations` bounds both, and both end when an iteration adds less than a
+    millionth to the similarity. A cluster that empties is moved to the point that is worst served.
+    Deterministic on one machine. Raises ValueError if there are no points.
     """
     generator = torch_generator(seed, f"k-means {purpose}")
-    sample = _sample(chunks, generator)
-    clusters = min(clusters, len(sample))
+    points = _sample(chunks, generator)
+    clusters = min(clusters, len(points))
     best, highest = None, -torch.inf
     for _ in range(starts):
-        centroids, similarity = _lloyd(lambda: [sample], _plus_plus(sample, clusters, generator), sample, iterations)
+        seeds = _plus_plus(points[:_SEEDED], clusters, generator)
+        centroids, similarity = _lloyd(points[:_SEEDED], seeds, iterations)
         # Beyond rounding: which of two starts that found the same optimum wins must not hang on it.
         if best is None or similarity > highest + 1e-7 * abs(highest):
             best, highest = centroids, similarity
-    return _lloyd(chunks, best, sample, iterations)[0]
-
-
-def _lloyd(
-    chunks: Chunks, centroids: torch.Tensor, sample: torch.Tensor, iterations: int
-) -> tuple[torch.Tensor, float]:
-    """Lloyd's algorithm from (cluster, width) centroids; also the total similarity before the last move."""
-    before = -torch.inf
-    for _ in range(iterations):
-        sums, counts, similarity = _assign(chunks, centroids)
-        centroids = F.normalize(sums, dim=-1)
-        for cluster in (counts == 0).nonzero()[:, 0].tolist():
-            alive = centroids[centroids.norm(dim=-1) > 0]  # those just moved too, so that no two move to one point
-            centroids[cluster] = sample[(sample @ alive.T).amax(-1).argmin()]
-        if similarity - before <= 1e-6 * abs(similarity) and (counts > 0).all():
-            break
-        before = similarity
-    return centroids, similarity
+    return _lloyd(points, best, iterations)[0]
 
 
 def _sample(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
-    """A uniform sample without replacement: the points with the smallest random keys (Efraimidis & Spirakis)."""
-    kept, keys = None, None
+    """At most _SAMPLE of the points as unit vectors, uniformly and in random order.
+
+    Those with the smallest random keys (Efraimidis & Spirakis 2006).
+    """
+    kept: list[torch.Tensor] = []
+    keys: list[torch.Tensor] = []
+    highest = 1.0  # a key above it can no longer be among the smallest
+
+    def smallest() -> tuple[torch.Tensor, torch.Tensor]:
+        of_all = torch.cat(keys)
+        order = of_all.argsort()[:_SAMPLE]
+        return torch.cat(kept)[order], of_all[order]
+
     for chunk in chunks():
-        if not len(chunk):
-            continue
         fresh = torch.rand(len(chunk), generator=generator)
-        kept = chunk if kept is None else torch.cat([kept, chunk])
-        keys = fresh if keys is None else torch.cat([keys, fresh])
-        if len(keys) > _SAMPLE:
-            keys, chosen = keys.topk(_SAMPLE, largest=False)
-            kept = kept[chosen]
-    if kept is None:
+        entering = fresh < highest
+        kept.append(chunk[entering])
+        keys.append(fresh[entering])
+        if sum(map(len, keys)) > 2 * _SAMPLE:
+            points, of_points = smallest()
+            kept, keys, highest = [points], [of_points], float(of_points[-1])
+    if not sum(map(len, keys)):
         raise ValueError("k-means was given no points")
-    return F.normalize(kept.float(), dim=-1)
+    return F.normalize(smallest()[0].float(), dim=-1)
+
+
+def _lloyd(points: torch.Tensor, centroids: torch.Tensor, iterations: int) -> tuple[torch.Tensor, float]:
+    """Lloyd's algorithm from (cluster, width) centroids; also the total similarity before the last move."""
+    before = -torch.inf
+    for _ in range(iterations):
+        best, nearest = (points @ centroids.T).max(-1)
+        similarity = float(best.double().sum())
+        members = F.one_hot(nearest, len(centroids)).float()
+        centroids = F.normalize(members.T @ points, dim=-1)
+        emptied = (members.sum(0) == 0).nonzero()[:, 0].tolist()
+        for cluster in emptied:
+            alive = centroids[centroids.norm(dim=-1) > 0]  # those just moved too, so that no two move to one point
+            centroids[cluster] = points[(points @ alive.T).amax(-1).argmin()]
+        if not emptied and similarity - before <= 1e-6 * abs(similarity):
+            break
+        before = similarity
+    return centroids, similarity
 
 
 def _plus_plus(sample: torch.Tensor, clusters: int, generator: torch.Generator) -> torch.Tensor:
@@ -76,17 +89,3 @@ def _plus_plus(sample: torch.Tensor, clusters: int, generator: torch.Generator) 
         chosen.append(int(torch.multinomial(chances, 1, generator=generator)))
         distance = torch.minimum(distance, 1 - sample @ sample[chosen[-1]])
     return sample[chosen]
-
-
-def _assign(chunks: Chunks, centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """One pass: the sum and number of each cluster's points, and the total similarity."""
-    clusters, width = centroids.shape
-    sums, counts, similarity = torch.zeros(clusters, width), torch.zeros(clusters), 0.0
-    for chunk in chunks():
-        points = F.normalize(chunk.float(), dim=-1)
-        best, nearest = (points @ centroids.T).max(-1)
-        similarity += float(best.double().sum())
-        members = F.one_hot(nearest, clusters).float()
-        sums += members.T @ points
-        counts += members.sum(0)
-    return sums, counts, similarity
