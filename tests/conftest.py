@@ -7,6 +7,8 @@ import pytest
 # No test talks to a network or leaves a trace outside its own folder.
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Two workers run tests at once: more threads than cores would make each of them crawl.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ ELSEWHERE = {
     "images.pictures_per_class",
     "features.batch_size",  # speed and memory alone
     "features.workers",
+    "parts.starts",  # test_kmeans.py: on few pictures every start finds the same parts
     "generate.sampling.batch_size",
     *(f"pretrain.{name}" for name in options.PretrainOptions.model_fields),  # hours
 }

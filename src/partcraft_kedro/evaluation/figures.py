@@ -8,9 +8,12 @@ import pandas as pd
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 # Background first; distinct in print and for colour-blind eyes (after Okabe & Ito).
 _COLOURS = ("#3c3c3c", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#999999")
+
+_CELL = 92  # pixels of a crop on a sheet of variants, its margin included
 
 
 def part_colours(count: int) -> list[str]:
@@ -52,19 +55,21 @@ def draw_variants(sheets: list[tuple[str, list[tuple[str, list[np.ndarray]]]]], 
     down = -(-len(sheets) // across)
     rows = max(1, *(len(variants) for _, variants in sheets))
     figure = Figure(figsize=(across * (0.8 * crops + 0.8), down * (0.8 * rows + 0.5)), layout="constrained")
-    blocks = figure.subfigures(down, across, squeeze=False)
-    for block, (name, variants) in zip(blocks.flat, sheets, strict=False):
-        block.suptitle(name, fontsize=11)
-        axes = block.subplots(rows, crops, squeeze=False)
-        for r in range(rows):
-            token, pictures = variants[r] if r < len(variants) else ("", [])
-            axes[r, 0].set_ylabel(token, fontsize=8, rotation=0, ha="right", va="center")
-            for c in range(crops):
-                if c < len(pictures):
-                    axes[r, c].imshow(pictures[c])
-                elif c or not pictures:
-                    axes[r, c].set_visible(False)
-        _bare(axes)
+    axes = figure.subplots(down, across, squeeze=False)
+    for axis, (name, variants) in zip(axes.flat, sheets, strict=False):
+        # One picture a block: an axis for each crop would take matplotlib ten seconds to lay out.
+        canvas = np.full((rows * _CELL, crops * _CELL, 3), 255, np.uint8)
+        for r, (_, pictures) in enumerate(variants):
+            for c, picture in enumerate(pictures):
+                size = _CELL - 4
+                shrunk = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)
+                canvas[r * _CELL : r * _CELL + size, c * _CELL : c * _CELL + size] = shrunk
+        axis.imshow(canvas)
+        axis.set_title(name, fontsize=11)
+    _bare(axes)
+    for axis, (_, variants) in zip(axes.flat, sheets, strict=False):
+        axis.set_yticks([(r + 0.5) * _CELL for r in range(len(variants))], [token for token, _ in variants], fontsize=8)
+        axis.tick_params(length=0)
     return figure
 
 
