@@ -30,7 +30,6 @@ CHANGED = {
         "names": "<names>",
         "parts": 4,
         "variants": 3,
-        "starts": 1,
         "iterations": 1,
         "least_patches": 9,
         "seed": 3,
