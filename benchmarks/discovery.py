@@ -4,8 +4,8 @@
 
 Writes synthetic features (256 patches of 768 numbers a picture, around random centres, a foreground blob in each) to
 a temporary folder, 4.4 GiB for 12,000 pictures, then runs each job in a process of its own: one pass over the data
-(read, convert, normalise), the three tiers, and faiss's spherical k-means over the same foreground patches, which it
-needs in memory. Prints seconds and peak memory. At most two cores' threads, as torch and faiss choose.
+(read, convert, normalise), the three tiers, and faiss's spherical k-means over all patches and then over those of the
+foreground, which it needs in memory. Prints seconds and peak memory.
 """
 
 import argparse

@@ -76,9 +76,7 @@ def test_centroids_have_unit_length_and_are_no_more_than_the_points(points):
 def test_an_emptied_cluster_moves_to_the_worst_served_point(monkeypatch):
     """Both centroids start on one of two directions: the second has no points and must find the other direction."""
     points = torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 2)
-    monkeypatch.setattr(
-        kmeans, "_plus_plus", lambda points, clusters, generator: points[[0, 0]] * 0 + torch.tensor([1.0, 0.0])
-    )
+    monkeypatch.setattr(kmeans, "_plus_plus", lambda points, clusters, generator: torch.tensor([[1.0, 0.0]] * 2))
     centroids = cosine_kmeans(lambda: [points], 2, **OPTIONS | {"starts": 1})
     torch.testing.assert_close(sorted_rows(centroids), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
 
