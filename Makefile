@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint viz mlflow clean
+.PHONY: demo test bench lint viz mlflow clean
 
 ## demo: draw creatures, discover their parts, train, generate, evaluate (about ten minutes)
 demo: $(READY)
@@ -13,6 +13,10 @@ demo: $(READY)
 ## test: run the tests
 test: $(READY)
 	$(BIN)/pytest
+
+## bench: measure every stage beside its baseline, into docs/benchmarks.md (about ten minutes; run nothing beside it)
+bench: $(READY)
+	$(BIN)/python benchmarks/suite.py
 
 ## lint: check style and format
 lint: $(READY)
@@ -29,6 +33,7 @@ mlflow: $(READY)
 
 ## clean: remove data, runs and the environment
 clean:
+	mkdir -p data
 	find data -mindepth 1 -maxdepth 1 -not -name README.md -exec rm -rf {} +
 	rm -rf $(VENV) mlflow.db mlruns mlartifacts .viz
 

@@ -69,6 +69,22 @@ def half_precision(device: str) -> "torch.dtype | None":
     return torch.bfloat16 if fast else None
 
 
+def compute_type(precision: str, device: str) -> "torch.dtype":
+    """What a base model computes in on a device: `float32`, `bfloat16`, or `auto`, bfloat16 where it is fast.
+
+    Not float16: LoRA would need its loss scaled.
+    """
+    import torch
+
+    if precision == "auto":
+        if device.startswith("cuda"):
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = device.startswith("cpu") and half_precision(device) is torch.bfloat16
+        precision = "bfloat16" if fast else "float32"
+    return getattr(torch, precision)
+
+
 def model_fingerprint(name: str, component: str, option: str) -> str:
     """What a stage's key says of a model: the digest of its files where they are local, else its hub id."""
     resolved = resolve_model(name, component, option)

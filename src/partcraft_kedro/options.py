@@ -35,6 +35,9 @@ class BaseModelOptions(_Options):
     """`tiny`, a local folder in diffusers' layout, or a hub id."""
     device: str
     """Where training and sampling run: `cpu`, `cuda`, `mps`, or `auto`, the fastest of them that is there."""
+    precision: Literal["auto", "float32", "bfloat16"]
+    """What the frozen text encoder and U-Net compute in; what learns stays in float32. `auto`: bfloat16 where the
+    device has the arithmetic for it."""
 
 
 class ImagesOptions(_Options):
@@ -108,9 +111,13 @@ class TrainOptions(_Options):
     steps: PositiveInt
     """Optimizer steps."""
     batch_size: PositiveInt
-    """Pictures a forward pass (the paper: 2)."""
-    accumulation: PositiveInt
-    """Forward passes an optimizer step (the authors' code: 4)."""
+    """Pictures an optimizer step (the paper: 2; the authors' code: 8)."""
+    micro_batch: PositiveInt | None
+    """Pictures a forward pass: gradients are accumulated to the same sum; none: as many as memory holds."""
+    gradient_checkpointing: bool
+    """Whether activations are computed again in the backward pass instead of kept: less memory, a third slower."""
+    compile: bool
+    """Whether the U-Net is compiled (torch.compile): minutes to start, faster steps, the same results but rounding."""
     learning_rate: PositiveFloat
     """Constant, AdamW (the paper: 1e-4)."""
     weight_decay: NonNegativeFloat
@@ -143,7 +150,10 @@ class SamplingOptions(_Options):
     """How pictures are sampled."""
 
     steps: PositiveInt
-    """DPM-Solver++ steps (20 reach what the default sampler does in 50; the authors' code: 30, default sampler)."""
+    """Denoising steps (DPM-Solver++ reaches in 20 what Stable Diffusion's own sampler does in 50; the authors' code:
+    30 of the latter)."""
+    sampler: Literal["dpm-solver++", "model"]
+    """`dpm-solver++`, or the sampler that the base model comes with (the authors' code)."""
     guidance: float = Field(ge=1)
     """Classifier-free guidance scale (the authors' code: 7.5)."""
     guidance_rescale: float = Share
@@ -176,6 +186,9 @@ class EvaluateOptions(_Options):
 
     bootstrap: PositiveInt
     """Resamples of each 95% interval."""
+    inception: Path | None
+    """Weights of FID's Inception-v3, `pt_inception-2015-12-05-6726825d.pth`; none: no FID, the distances on other
+    features alone."""
     examples: PositiveInt
     """Rows in each figure."""
     seed: NonNegativeInt

@@ -23,7 +23,11 @@ class Project:
         self.database = folder / "mlflow.db"
         self.data.mkdir(parents=True)
         tracking = f"sqlite:///{self.database}"
-        self._environment = os.environ | {"PARTCRAFT_DATA": str(self.data), "MLFLOW_TRACKING_URI": tracking}
+        self._environment = os.environ | {
+            "PARTCRAFT_DATA": str(self.data),
+            "MLFLOW_TRACKING_URI": tracking,
+            "PARTCRAFT_ARTIFACTS": f"file://{folder}/mlartifacts",
+        }
 
     def start(self, *arguments: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "kedro", "run", "--env=test", *arguments]

@@ -37,7 +37,6 @@ CHANGED = {
     "train": {
         "steps": 3,
         "batch_size": 3,
-        "accumulation": 2,
         "learning_rate": 1e-3,
         "weight_decay": 0.5,
         "attention_weight": 0.5,
@@ -79,6 +78,13 @@ ELSEWHERE = {
     "features.workers",
     "parts.starts",  # test_kmeans.py: on few pictures every start finds the same parts
     "generate.sampling.batch_size",
+    # test_training.py: speed, memory and rounding alone
+    "base.precision",
+    "train.micro_batch",
+    "train.gradient_checkpointing",
+    "train.compile",
+    "generate.sampling.sampler",  # test_sampling.py: tiny's own sampler is DPM-Solver++
+    "evaluate.inception",  # test_inception.py: weights of 90 MB
     *(f"pretrain.{name}" for name in options.PretrainOptions.model_fields),  # hours
 }
 

@@ -1,5 +1,7 @@
 """The step against an independent reference, the loop against interruption."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +9,12 @@ import torch
 from diffusers import DDPMScheduler
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
-from partcraft_kedro.training.cache import TrainingCache
-from partcraft_kedro.training.loop import train
+from partcraft_kedro.training.cache import TrainingCache, write_latents
+from partcraft_kedro.training.loop import Gradient, train
 from partcraft_kedro.training.step import draw_batch, training_loss
 
 VARIANTS = [3, 4, 4]
@@ -21,7 +24,9 @@ def options(**changes) -> TrainOptions:
     defaults = {
         "steps": 4,
         "batch_size": 2,
-        "accumulation": 1,
+        "micro_batch": None,
+        "gradient_checkpointing": False,
+        "compile": False,
         "learning_rate": 1e-3,
         "weight_decay": 0.1,
         "attention_weight": 0.01,
@@ -43,6 +48,7 @@ def fresh_model(of: TrainOptions) -> PartCraft:
     return PartCraft.create(
         "tiny",
         "cpu",
+        "float32",
         variants=VARIANTS,
         rank=of.rank,
         lora_layers=of.lora_layers,
@@ -57,7 +63,8 @@ def cache() -> TrainingCache:
     latents = torch.from_numpy(rng.standard_normal((2, 5, 4, 64, 64))).half()
     label_maps = torch.from_numpy(rng.integers(0, 3, (5, 16, 16), dtype=np.uint8))
     codes = np.array([[0, 1, 2], [1, -1, 0], [2, 3, 1], [0, 0, 0], [1, 2, -1]])
-    return TrainingCache(latents, latents.abs() * 0.1, torch.stack([label_maps, label_maps.flip(-1)]), codes)
+    mean, std = (list(tensor.split(3, dim=1)) for tensor in (latents, latents.abs() * 0.1))
+    return TrainingCache(mean, std, torch.stack([label_maps, label_maps.flip(-1)]), codes)
 
 
 def weights(model: PartCraft) -> dict[str, torch.Tensor]:
@@ -78,7 +85,7 @@ def test_loss_equals_a_reference_written_out(cache: TrainingCache) -> None:
     of = options(attention_weight=0.5)
     model = fresh_model(of)
     schedule = DDPMScheduler.from_config(model.pipeline.scheduler.config)
-    batch = draw_batch(model, cache, of, micro_step=1)
+    batch = draw_batch(model, cache, of, step=1)
     with AttentionCapture(model.pipeline.unet) as capture:
         losses = training_loss(model, capture, schedule, batch, of)
 
@@ -102,7 +109,7 @@ def test_loss_equals_a_reference_written_out(cache: TrainingCache) -> None:
     handles = [
         unet.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in ATTENTION_LAYERS
     ]
-    predicted = unet(noisy, batch.timesteps, model.prompts.encode(batch.ids)).sample
+    predicted = unet(noisy, batch.timesteps, model.prompts.encode(batch.ids))[0]
     for handle in handles:
         handle.remove()
     terms = []
@@ -112,10 +119,11 @@ def test_loss_equals_a_reference_written_out(cache: TrainingCache) -> None:
             if column >= 0:
                 of_layers = [scores.unflatten(0, (2, -1))[i, :, :, column].mean(0) for scores in kept.values()]
                 maps[m] = sum(of_layers) / len(of_layers)
-        total = sum(maps.values())
+        total, of_picture = sum(maps.values()), []
         for m, attention in maps.items():
             share, mask = attention / total, batch.masks[i, m].flatten().float()
-            terms.append(-(mask * share.log() + (1 - mask) * (1 - share).log()).mean())
+            of_picture.append(-(mask * share.log() + (1 - mask) * (1 - share).log()).mean())
+        terms.append(sum(of_picture) / len(of_picture))
     expected_ldm = (predicted - target).square().mean()
     assert losses["loss_ldm"].item() == pytest.approx(expected_ldm.item(), rel=1e-4)
     assert losses["loss_attention"].item() == pytest.approx((sum(terms) / len(terms)).item(), rel=1e-4)
@@ -200,23 +208,122 @@ def test_rows_without_gradient_do_not_decay(cache: TrainingCache, tmp_path) -> N
     assert not torch.equal(before[often], after[often])
 
 
-def test_accumulated_halves_give_the_gradient_of_the_whole(cache: TrainingCache, tmp_path) -> None:
-    """Two passes of one picture and one pass of two, on the same draws, move the weights alike."""
-    of = options()
+def gradients(cache: TrainingCache, of: TrainOptions, prepare=lambda model: None) -> dict[str, torch.Tensor]:
+    """The gradient of one step, with LoRA away from its start, where half of it is zero."""
     model = fresh_model(of)
-    schedule = DDPMScheduler.from_config(model.pipeline.scheduler.config)
-    batch = draw_batch(model, cache, of, 0)
-    gradients = []
+    prepare(model)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.trainable().values():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     with AttentionCapture(model.pipeline.unet) as capture:
-        for slices in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
-            for part in slices:
-                piece = type(batch)(**{name: value[part] for name, value in vars(batch).items()})
-                loss = training_loss(model, capture, schedule, piece, options(attention_weight=0.0))["loss"]
-                (loss / len(slices)).backward()
-            gradients.append(model.part_encoder.variants.weight.grad.clone())
-            for parameter in model.trainable().values():
-                parameter.grad = None
-    assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
+        gradient = Gradient(model, capture, of)
+        gradient.micro_batch = of.micro_batch or of.batch_size
+        gradient(draw_batch(model, cache, of, 0))
+    return {name: parameter.grad for name, parameter in model.trainable().items()}
+
+
+def assert_equal_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
+
+
+def test_a_batch_has_the_same_gradient_however_it_is_split(cache: TrainingCache) -> None:
+    """Under both losses, and though some pictures lack a part: 4 = 4 = 3 + 1 = 1 + 1 + 1 + 1."""
+    of = options(batch_size=4, attention_weight=1.0)
+    whole = gradients(cache, of)
+    for micro_batch in (3, 1):
+        assert_equal_gradients(gradients(cache, of.model_copy(update={"micro_batch": micro_batch})), whole)
+
+
+def test_gradient_checkpointing_changes_no_gradient(cache: TrainingCache) -> None:
+    of = options(attention_weight=1.0)
+    calls = []
+
+    def count(model: PartCraft) -> None:
+        model.pipeline.unet.up_blocks[3].resnets[0].register_forward_pre_hook(lambda *_: calls.append(1))
+
+    plain = gradients(cache, of, count)
+    assert len(calls) == 1
+    assert_equal_gradients(gradients(cache, of.model_copy(update={"gradient_checkpointing": True}), count), plain)
+    assert len(calls) == 3  # once more in the backward pass
+
+
+def test_compilation_takes_the_whole_network_and_changes_no_gradient(cache: TrainingCache, monkeypatch) -> None:
+    """Traced without a break, its backward pass derived from the trace; the generation of machine code is left out,
+    which takes minutes (benchmarks/suite.py)."""
+    traced = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager", fullgraph=True)
+    of = options(attention_weight=1.0)
+    plain = gradients(cache, of)
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    found = gradients(cache, of.model_copy(update={"compile": True}))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert_equal_gradients(found, plain)
+
+
+def test_memory_that_runs_out_halves_the_passes_and_nothing_else(cache: TrainingCache, tmp_path, caplog) -> None:
+    def little_memory(limit: int, model: PartCraft) -> None:
+        def allocate(_: torch.nn.Module, arguments: tuple) -> None:
+            if len(arguments[0]) > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        model.pipeline.unet.conv_in.register_forward_pre_hook(allocate)
+
+    of = options(batch_size=4, micro_batch=4, attention_weight=1.0)
+    whole = gradients(cache, of)
+    assert_equal_gradients(gradients(cache, of, lambda model: little_memory(2, model)), whole)
+    assert "going on with 2 pictures a pass" in caplog.text
+    with pytest.raises(UserError, match=r"Memory ran out in training with 2 pictures a pass.*train\.micro_batch"):
+        gradients(cache, of, lambda model: little_memory(1, model))
+    # A run that is gone on with keeps to the halved passes.
+    model = fresh_model(of)
+    little_memory(2, model)
+    train(model, cache, of.model_copy(update={"steps": 2}), tmp_path, "f")
+    caplog.clear()
+    resumed = fresh_model(of)
+    little_memory(2, resumed)
+    train(resumed, cache, of, tmp_path, "f")
+    assert "Memory ran out" not in caplog.text
+
+
+def test_bfloat16_moves_the_losses_by_rounding_alone(cache: TrainingCache) -> None:
+    of = options(batch_size=4, attention_weight=1.0)
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        model = PartCraft.create(
+            "tiny", "cpu", precision, variants=VARIANTS, rank=2, lora_layers="cross", bottleneck_layers=2, seed=0
+        )
+        assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
+        schedule = DDPMScheduler.from_config(model.own_scheduler.config)
+        with AttentionCapture(model.pipeline.unet) as capture, torch.no_grad():
+            losses.append(training_loss(model, capture, schedule, draw_batch(model, cache, of, 0), of))
+    assert model.pipeline.unet.dtype == model.pipeline.text_encoder.dtype == torch.bfloat16
+    for name, value in losses[0].items():
+        assert losses[1][name].dtype == torch.float32
+        assert losses[1][name].item() == pytest.approx(value.item(), rel=2e-2), name
+
+
+def test_latents_are_mapped_from_disk_and_read_as_written(tmp_path) -> None:
+    """41 pictures of random content: two shards, each read back at both flips."""
+    from PIL import Image
+
+    from partcraft_kedro.model.base import load_base
+
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(41)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)).save(path)
+    vae = load_base("tiny", "cpu").vae
+    write_latents(vae, paths, 128, tmp_path)
+    cache = TrainingCache.load(tmp_path, np.zeros((41, 16, 16), np.uint8), [np.zeros(3, int)] * 41)
+    assert [len(shard[0]) for shard in cache.mean] == [32, 9]
+    mean, std = cache.posterior([0, 1, 1], [40, 3, 40])
+    for i, (flip, row) in enumerate([(0, 40), (1, 3), (1, 40)]):
+        picture = np.asarray(Image.open(paths[row]))[None]
+        with torch.inference_mode():
+            expected = vae.encode(to_vae(picture[:, :, :: -1 if flip else 1].copy())).latent_dist
+        torch.testing.assert_close(mean[i], expected.mean[0], atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(std[i], expected.std[0], atol=2e-3, rtol=2e-3)
 
 
 def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_path) -> None:
@@ -226,8 +333,10 @@ def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_
     model = fresh_model(options())
     train(model, cache, options(learning_rate=1e-2), tmp_path, "f")
     model.save_adapter(tmp_path / "adapter", {"steps": 4})
-    loaded = PartCraft.load(tmp_path / "adapter", "cpu")
-    sampling = SamplingOptions(steps=2, guidance=2.0, guidance_rescale=0.0, negative_prompt="", batch_size=2)
+    loaded = PartCraft.load(tmp_path / "adapter", "cpu", "float32")
+    sampling = SamplingOptions(
+        steps=2, sampler="dpm-solver++", guidance=2.0, guidance_rescale=0.0, negative_prompt="", batch_size=2
+    )
     prompts, names = ["a photo of a [0,1] [1,2]", "a photo of a [2,0]"], ["one", "two"]
     first = sample_pictures(model, prompts, names, sampling, seed=0)
     second = sample_pictures(loaded, prompts, names, sampling, seed=0)

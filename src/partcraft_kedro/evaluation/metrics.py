@@ -1,4 +1,4 @@
-"""EMR and CoSim, with intervals; Fréchet and kernel distance."""
+"""EMR and CoSim, with intervals."""
 
 import numpy as np
 
@@ -46,33 +46,3 @@ def bootstrap(values: np.ndarray, resamples: int, seed: int) -> dict[str, float 
     means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
     low, high = np.percentile(means, (2.5, 97.5))
     return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
-
-
-def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """Fréchet distance between Gaussians fitted to features (n, d) (Heusel et al. 2017), by torchmetrics."""
-    import torch
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    class Features(torch.nn.Identity):
-        num_features = real.shape[1]
-
-    metric = FrechetInceptionDistance(feature=Features())
-    metric.update(torch.from_numpy(real).float(), real=True)
-    metric.update(torch.from_numpy(generated).float(), real=False)
-    return float(metric.compute())
-
-
-def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """Unbiased squared MMD between features (n, d) under the kernel (x·y/d + 1)³ (Bińkowski et al. 2018).
-
-    Over all features at once: torchmetrics compares random subsets of equal size, drawn from a global state.
-    """
-    x, y = real.astype(np.float64), generated.astype(np.float64)
-
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    def mean_of_pairs(of_same: np.ndarray) -> float:
-        return (of_same.sum() - np.trace(of_same)) / (len(of_same) * (len(of_same) - 1))
-
-    return float(mean_of_pairs(kernel(x, x)) + mean_of_pairs(kernel(y, y)) - 2 * kernel(x, y).mean())

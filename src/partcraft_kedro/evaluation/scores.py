@@ -5,7 +5,7 @@ composition of creatures the picture that the creature generator itself draws of
 chosen at random.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL
+from tqdm import tqdm
 
 from partcraft_kedro.evaluation.judge import Judge
-from partcraft_kedro.evaluation.metrics import (
-    bootstrap,
-    cosine_similarity,
-    exact_matching_rate,
-    frechet_distance,
-    kernel_distance,
-)
+from partcraft_kedro.evaluation.metrics import bootstrap, cosine_similarity, exact_matching_rate
 from partcraft_kedro.images import creatures
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.records import load_ahead
 from partcraft_kedro.images.tensors import from_vae, to_unit, to_vae
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.randomness import numpy_generator
@@ -33,12 +28,8 @@ BATCH = 32
 
 @torch.inference_mode()
 def through_vae(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
-    """Encode and decode: (n, h, w, 3) uint8 → the same shape."""
-    again = []
-    for start in range(0, len(pictures), BATCH):
-        batch = to_vae(pictures[start : start + BATCH]).to(vae.device)
-        again.append(from_vae(vae.decode(vae.encode(batch).latent_dist.mean).sample))
-    return np.concatenate(again)
+    """Encode and decode a batch: (n, h, w, 3) uint8 → the same shape."""
+    return from_vae(vae.decode(vae.encode(to_vae(pictures).to(vae.device)).latent_dist.mean).sample)
 
 
 def intended_creature(
@@ -60,9 +51,11 @@ def intended_creature(
     return creature, pose
 
 
-def draw_intended(plan: pd.DataFrame, records: pd.DataFrame, matching: dict[int, int]) -> np.ndarray:
-    """What the creature generator draws of each planned picture, (n, h, w, 3) uint8."""
-    return np.stack([creatures.draw(*intended_creature(row, records, matching))[0] for _, row in plan.iterrows()])
+def _draw_intended(plan: pd.DataFrame, records: pd.DataFrame, matching: dict[int, int] | None) -> Iterator[np.ndarray]:
+    """What the creature generator draws of each planned picture, (batch, h, w, 3) uint8."""
+    for start in range(0, len(plan), BATCH):
+        rows = plan.iloc[start : start + BATCH].iterrows()
+        yield np.stack([creatures.draw(*intended_creature(row, records, matching))[0] for _, row in rows])
 
 
 def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[str]:
@@ -85,12 +78,10 @@ def score_codes(predictor: PartPredictor, codes: np.ndarray, pictures: np.ndarra
 def score_looks(judge: Judge, intended: list[creatures.Creature], pictures: np.ndarray) -> np.ndarray:
     """The judge's view: the share of labels whose look is the intended one, among those it sees, (n,) float."""
     scores = []
-    for start in range(0, len(pictures), BATCH):
-        batch = to_unit(pictures[start : start + BATCH])
-        for creature, seen in zip(intended[start : start + BATCH], judge.attributes(batch), strict=True):
-            # Legs may be hidden by the pose, which a prompt does not fix; every other part must show.
-            labels = [label for label in creatures.LABELS if label != "legs" or seen["legs"] is not None]
-            scores.append(np.mean([seen[label] == creature.attribute(label) for label in labels]))
+    for creature, seen in zip(intended, judge.attributes(to_unit(pictures)), strict=True):
+        # Legs may be hidden by the pose, which a prompt does not fix; every other part must show.
+        labels = [label for label in creatures.LABELS if label != "legs" or seen["legs"] is not None]
+        scores.append(np.mean([seen[label] == creature.attribute(label) for label in labels]))
     return np.array(scores)
 
 
@@ -111,58 +102,53 @@ def score_pictures(
 
     records: with index `id`; judge and matching (discovered label → true label): for creatures, None for
     photographs, whose compositions then have no ceiling and no judgement.
+    Pictures are decoded a batch ahead and never held all at once.
     Columns: the plan's, `source_count`, `path` relative to the data folder, `found`, the picture's own code, and
     {emr, cosim, judge} × {"", _ceiling, _floor}.
     """
     codes = np.stack(plan["code"])
     paths = [generated_folder / f"{name}.png" for name in plan["id"]]
-    others = random_others(plan, records, seed)
-    bases = load_pictures([data_folder / records.loc[row[0], "path"] for row in plan["sources"]], size)
-    reconstructed = (plan["kind"] == "reconstruction").to_numpy()
-    best = through_vae(vae, bases)
-    if matching is not None and not reconstructed.all():
-        best[~reconstructed] = draw_intended(plan[~reconstructed], records, matching)
-    shown = {
-        "": load_pictures(paths, size),
-        "_ceiling": best,
-        "_floor": load_pictures([data_folder / records.loc[i, "path"] for i in others], size),
-    }
+    real = [data_folder / records.loc[row[0], "path"] for row in plan["sources"]]
+    others = [data_folder / records.loc[i, "path"] for i in random_others(plan, records, seed)]
     table = plan.assign(
         source_count=plan["sources"].map(len), path=[path.relative_to(data_folder).as_posix() for path in paths]
     )
-    intended = []
+    intended = None
     if judge is not None:
         intended = [intended_creature(row, records, matching or {})[0] for _, row in plan.iterrows()]
-    for suffix, pictures in shown.items():
-        scored = score_codes(predictor, codes, pictures)
-        table[f"emr{suffix}"], table[f"cosim{suffix}"] = scored["emr"].to_numpy(), scored["cosim"].to_numpy()
-        if suffix == "":
-            table["found"] = list(scored["found"])
-        if judge is not None:
-            table[f"judge{suffix}"] = score_looks(judge, intended, pictures)
-    if matching is None:
-        table.loc[~reconstructed, ["emr_ceiling", "cosim_ceiling"]] = np.nan
-    return table
+
+    def score(rows: np.ndarray, batches: Iterable[np.ndarray], name: str) -> pd.DataFrame:
+        scored = []
+        for pictures in tqdm(batches, desc=f"score {name}", total=-(-len(rows) // BATCH), unit="batch"):
+            done = sum(map(len, scored))
+            of_batch = rows[done : done + len(pictures)]
+            scores = score_codes(predictor, codes[of_batch], pictures).set_index(plan.index[of_batch])
+            if judge is not None:
+                scores["judge"] = score_looks(judge, [intended[row] for row in of_batch], pictures)
+            scored.append(scores)
+        return pd.concat(scored) if scored else pd.DataFrame(columns=["emr", "cosim", "found", "judge"], dtype=float)
+
+    every = np.arange(len(plan))
+    reconstructed = np.flatnonzero(plan["kind"] == "reconstruction")
+    composed = np.flatnonzero(plan["kind"] == "composition") if matching is not None else every[:0]
+    bases = load_ahead(_batches([real[row] for row in reconstructed]), size)
+    best = pd.concat(
+        [
+            score(reconstructed, (through_vae(vae, batch) for batch in bases), "ceilings"),
+            score(composed, _draw_intended(plan.iloc[composed], records, matching), "ceilings of compositions"),
+        ]
+    )
+    measures = ["emr", "cosim"] + (["judge"] if judge is not None else [])
+    floor = score(every, load_ahead(_batches(others), size), "floors")
+    return (
+        table.join(score(every, load_ahead(_batches(paths), size), "generated pictures"))
+        .join(best[measures].add_suffix("_ceiling"))
+        .join(floor[measures].add_suffix("_floor"))
+    )
 
 
-def distances(
-    embed: Callable[[torch.Tensor], torch.Tensor], features_named: str, real: np.ndarray, generated: np.ndarray
-) -> dict:
-    """Fréchet and kernel distance between features of real and generated pictures, (n, h, w, 3) uint8.
-
-    embed: (n, 3, h, w) in 0..1 → (n, width).
-    """
-
-    def of(pictures: np.ndarray) -> np.ndarray:
-        batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
-        return torch.cat([embed(to_unit(batch)) for batch in batches]).numpy()
-
-    features = of(real), of(generated)
-    shared = {"n": len(generated), "n_real": len(real), "features": features_named}
-    return {
-        "frechet": {"value": frechet_distance(*features), **shared},
-        "kernel": {"value": kernel_distance(*features), **shared},
-    }
+def _batches(paths: Sequence[Path]) -> list[Sequence[Path]]:
+    return [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
 
 
 def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> dict:

@@ -6,7 +6,7 @@ pose, photographs a box and keypoints where the publisher gives them.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,6 +50,18 @@ def load_pictures(paths: Iterable[Path], size: int) -> np.ndarray:
     """Several pictures, (n, size, size, 3) uint8."""
     pictures = [load_picture(path, size) for path in paths]
     return np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8)
+
+
+def load_ahead(batches: Iterable[Sequence[Path]], size: int) -> Iterator[np.ndarray]:
+    """`load_pictures` of each batch in turn, the next one decoded by threads while the caller works on this one."""
+    with ThreadPoolExecutor() as pool:
+        waiting: list[Iterator[np.ndarray]] = []
+        for batch in batches:
+            waiting.append(pool.map(lambda path: load_picture(path, size), batch))
+            if len(waiting) > 1:
+                yield np.stack(list(waiting.pop(0)))
+        for last in waiting:
+            yield np.stack(list(last))
 
 
 def hash_pictures(records: pd.DataFrame, data_folder: Path) -> pd.Series:

@@ -3,13 +3,13 @@
 import diffusers
 import torch
 import transformers
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 
 from partcraft_kedro.assets import explain_failure, resolve_device, resolve_model
 
 
 def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
-    """A frozen Stable Diffusion pipeline in float32 with a DPM-Solver++ sampler; safetensors only.
+    """A frozen Stable Diffusion pipeline in float32, with the sampler it was saved with; safetensors only.
 
     model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`.
     Raises UserError if it cannot be loaded.
@@ -24,11 +24,27 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
         )
     except (OSError, ValueError, KeyError) as error:
         raise explain_failure(model, "base.model", "a Stable Diffusion model", error) from error
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
     return pipeline.to(resolve_device(device))
+
+
+def compute_in(pipeline: StableDiffusionPipeline, dtype: torch.dtype) -> None:
+    """Bring the frozen weights of text encoder and U-Net to `dtype`; what learns, and the VAE, stay in float32.
+
+    To be called under `torch.autocast`. The U-Net's prediction comes out in float32, so that losses, guidance and
+    the sampler's sums are not rounded.
+    """
+    unet = pipeline.unet
+    for module in (unet, pipeline.text_encoder):
+        for parameter in module.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+    unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
+    # What tensor cores, and a CPU's float32 convolutions, are faster in.
+    if unet.device.type == "cuda" or dtype == torch.float32:
+        unet.to(memory_format=torch.channels_last)
 
 
 def picture_size(pipeline: StableDiffusionPipeline) -> int:

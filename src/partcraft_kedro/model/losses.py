@@ -8,14 +8,16 @@ def attention_loss(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Eq. 5: the binary cross-entropy between each token's share of the attention and its part's mask.
 
     maps: Ā, (batch, part, height, width), all zero for a part without a token; masks: S, the same shape, 0 or 1.
-    At each location the parts compete: Â_m = Ā_m / Σ_k Ā_k. Parts without a token are left out of the mean.
+    At each location the parts compete: Â_m = Ā_m / Σ_k Ā_k. The mean is over locations and over the parts that have a
+    token, then over pictures, so that a batch's loss is the mean of its pieces' losses.
     Computed in float32: half precision has no gradient at exact zeros.
     """
     maps = maps.float()
-    present = maps.flatten(2).amax(-1) > 0  # (batch, part)
+    present = (maps.detach().flatten(2).amax(-1) > 0).float()  # (batch, part)
     shares = maps / maps.sum(1, keepdim=True).clamp(min=1e-12)
     entropy = F.binary_cross_entropy(shares.clamp(1e-6, 1 - 1e-6), masks.float(), reduction="none")
-    return entropy.mean((2, 3))[present].mean() if present.any() else maps.sum() * 0
+    of_parts = entropy.mean((2, 3)) * present
+    return (of_parts.sum(1) / present.sum(1).clamp(min=1)).mean()
 
 
 def attention_inside(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

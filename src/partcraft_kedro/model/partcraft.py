@@ -11,8 +11,9 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from partcraft_kedro.assets import compute_type
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.model.base import load_base
+from partcraft_kedro.model.base import compute_in, load_base
 from partcraft_kedro.model.injection import PartPrompts
 from partcraft_kedro.model.part_encoder import PartEncoder
 from partcraft_kedro.prompts import PartToken
@@ -27,6 +28,7 @@ class PartCraft:
     def __init__(self, pipeline: StableDiffusionPipeline, part_encoder: PartEncoder, settings: dict):
         self.pipeline = pipeline
         self.part_encoder = part_encoder.to(pipeline.device)
+        self.own_scheduler = pipeline.scheduler
         self.prompts = PartPrompts(pipeline.tokenizer, pipeline.text_encoder, self.part_encoder)
         self.settings = settings
 
@@ -35,6 +37,7 @@ class PartCraft:
         cls,
         base: str,
         device: str,
+        precision: str = "auto",
         *,
         variants: list[int],
         rank: int,
@@ -56,8 +59,14 @@ class PartCraft:
             kinds = ("attn2",) if lora_layers == "cross" else ("attn1", "attn2")
             targets = [f"{kind}.{projection}" for kind in kinds for projection in _PROJECTIONS]
             pipeline.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+        compute_in(pipeline, compute_type(precision, pipeline.device.type))
         settings = {"base": base, "variants": variants, "bottleneck_layers": bottleneck_layers, "rank": rank}
         return cls(pipeline, encoder, settings)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which text encoder and U-Net compute."""
+        dtype = self.pipeline.text_encoder.dtype
+        return torch.autocast(self.pipeline.device.type, dtype, enabled=dtype != torch.float32)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything that learns, by name."""
@@ -95,7 +104,7 @@ class PartCraft:
         (folder / "README.md").write_text(_model_card(settings))
 
     @classmethod
-    def load(cls, folder: Path, device: str) -> "PartCraft":
+    def load(cls, folder: Path, device: str, precision: str = "auto") -> "PartCraft":
         """Base model and adapter, ready to sample. Raises UserError if the adapter is not whole."""
         try:
             settings = json.loads((folder / "adapter.json").read_text())
@@ -114,6 +123,8 @@ class PartCraft:
         encoder.eval().requires_grad_(False)
         pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
         pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        compute_in(pipeline, compute_type(precision, pipeline.device.type))
         return cls(pipeline, encoder, settings)
 
 

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.records import load_ahead
 from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.stages import write_file
 
@@ -21,12 +21,13 @@ _SHARD = 32  # pictures a file and a forward pass
 class TrainingCache:
     """Everything about n training pictures; index 1 of `flip` is the mirrored picture.
 
-    mean, std: of the VAE's posterior, unscaled, (flip, n, channel, height, width) float16;
+    mean, std: of the VAE's posterior, unscaled, shards of `shard` pictures, each (flip, shard, channel, height, width)
+    float16, mapped from disk: only what a step reads is brought into memory.
     label_maps: (flip, n, grid, grid) uint8; codes: (n, M+1) int64.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    mean: list[torch.Tensor]
+    std: list[torch.Tensor]
     label_maps: torch.Tensor
     codes: np.ndarray
 
@@ -35,25 +36,36 @@ class TrainingCache:
 
     @classmethod
     def load(cls, folder: Path, label_maps: np.ndarray, codes: Sequence[np.ndarray]) -> "TrainingCache":
-        """Read what `write_latents` wrote. label_maps: (n, grid, grid) uint8; codes: n of (M+1,)."""
+        """Map what `write_latents` wrote. label_maps: (n, grid, grid) uint8; codes: n of (M+1,)."""
         shards = [load_file(shard) for shard in sorted(folder.glob("latents-*.safetensors"))]
         maps = torch.from_numpy(label_maps)
         return cls(
-            mean=torch.cat([shard["mean"] for shard in shards], dim=1),
-            std=torch.cat([shard["std"] for shard in shards], dim=1),
+            mean=[shard["mean"] for shard in shards],
+            std=[shard["std"] for shard in shards],
             label_maps=torch.stack([maps, maps.flip(-1)]),
             codes=np.stack(codes),
         )
+
+    def posterior(self, flips: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of some pictures, each (batch, channel, height, width) float32."""
+        size = self.mean[0].shape[1]
+        places = [(flip, row // size, row % size) for flip, row in zip(flips, rows, strict=True)]
+        mean, std = (
+            torch.stack([shards[shard][flip, at] for flip, shard, at in places]).float()
+            for shards in (self.mean, self.std)
+        )
+        return mean, std
 
 
 @torch.inference_mode()
 def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: Path) -> None:
     """Encode pictures in both flips, in shards; those that are there are kept."""
-    for start in tqdm(range(0, len(paths), _SHARD), desc="cache latents", unit="shard"):
-        shard = folder / f"latents-{start:07d}.safetensors"
-        if shard.exists():
-            continue
-        pictures = load_pictures(paths[start : start + _SHARD], size)
+    starts = range(0, len(paths), _SHARD)
+    shards = {start: folder / f"latents-{start:07d}.safetensors" for start in starts}
+    missing = {start: shard for start, shard in shards.items() if not shard.exists()}
+    decoded = load_ahead([paths[start : start + _SHARD] for start in missing], size)
+    progress = tqdm(missing.values(), total=len(shards), initial=len(shards) - len(missing), desc="cache latents")
+    for shard, pictures in zip(progress, decoded, strict=True):
         mean, std = [], []
         for flipped in (pictures, np.ascontiguousarray(pictures[:, :, ::-1])):
             posterior = vae.encode(to_vae(flipped).to(vae.device)).latent_dist

@@ -1,6 +1,7 @@
 """The training loop: checkpoints that a killed run goes on from, bit for bit on a CPU."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
 from partcraft_kedro.stages import write_file
 from partcraft_kedro.training.cache import TrainingCache
-from partcraft_kedro.training.step import draw_batch, training_loss
+from partcraft_kedro.training.memory import choose_micro_batch, is_out_of_memory
+from partcraft_kedro.training.step import Batch, draw_batch, training_loss
 
+_logger = logging.getLogger(__name__)
 _TABLE = "part_encoder.variants.weight"
 
 
@@ -38,26 +41,26 @@ def train(
     folder: where `checkpoint.safetensors` and `losses.csv` live; a checkpoint found there is gone on from.
     fingerprint: of everything that the result depends on; a checkpoint made with another one raises UserError.
     on_log, on_sample: called with the number of steps done.
+    Raises UserError if memory does not hold one picture.
     """
     trainer = _Trainer(model.trainable(), options, folder, fingerprint)
-    noise_schedule = DDPMScheduler.from_config(model.pipeline.scheduler.config)
     first, history = trainer.resume()
     sums: dict[str, torch.Tensor] = {}
     progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
     with AttentionCapture(model.pipeline.unet) as capture:
+        gradient = Gradient(model, capture, options)
+        # A run that is gone on with keeps to the sums that it began with.
+        gradient.micro_batch = trainer.micro_batch = trainer.micro_batch or gradient.choose()
         for step in progress:
-            for part in range(options.accumulation):
-                batch = draw_batch(model, cache, options, step * options.accumulation + part)
-                losses = training_loss(model, capture, noise_schedule, batch, options)
-                (losses["loss"] / options.accumulation).backward()
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0) + value.detach()
+            for name, value in gradient(draw_batch(model, cache, options, step)).items():
+                sums[name] = sums.get(name, 0) + value
+            trainer.micro_batch = gradient.micro_batch
             trainer.step()
             done = step + 1
             # A checkpoint closes the running mean, so that a resumed run logs what an unbroken one does.
             if done % options.log_every == 0 or done % options.checkpoint_every == 0 or done == options.steps:
                 covered = done - (history[-1]["step"] if history else 0)
-                means = {name: float(v) / (covered * options.accumulation) for name, v in sums.items()}
+                means = {name: float(value) / covered for name, value in sums.items()}
                 sums.clear()
                 history.append({"step": done, **means})
                 progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
@@ -71,8 +74,67 @@ def train(
     return pd.DataFrame(history)
 
 
+class Gradient:
+    """The gradient of a batch, in as few passes as memory allows: the same sum however it is split."""
+
+    def __init__(self, model: PartCraft, capture: AttentionCapture, options: TrainOptions):
+        self._model, self._capture, self._options = model, capture, options
+        self._noise_schedule = DDPMScheduler.from_config(model.own_scheduler.config)
+        self._halved = False
+        self.micro_batch = options.batch_size
+        unet = model.pipeline.unet
+        if options.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+            unet.train()  # diffusers checkpoints in training mode alone; the U-Net has no other use for the mode
+        if options.compile:
+            unet.compile()
+
+    def choose(self) -> int:
+        """Pictures a forward pass: as the options say, or as free memory allows."""
+        if self._options.micro_batch:
+            return min(self._options.micro_batch, self._options.batch_size)
+        return choose_micro_batch(self._model, self._capture, self._options.batch_size)
+
+    def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Accumulate the gradient of the batch's mean loss; returns the losses, detached.
+
+        Where memory runs out, the batch is taken again in passes of half the size, once.
+        """
+        try:
+            return self._accumulate(batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if self._halved or self.micro_batch == 1:
+                raise UserError(
+                    f"Memory ran out in training with {self.micro_batch} pictures a pass: close other programs, or "
+                    "give a smaller train.micro_batch, or train.gradient_checkpointing=true; finished steps are kept."
+                ) from error
+        self._halved = True
+        self.micro_batch //= 2
+        _logger.warning("Memory ran out: going on with %d pictures a pass.", self.micro_batch)
+        for parameter in self._model.trainable().values():
+            parameter.grad = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self(batch)
+
+    def _accumulate(self, batch: Batch) -> dict[str, torch.Tensor]:
+        sums: dict[str, torch.Tensor] = {}
+        for piece in batch.split(self.micro_batch):
+            losses = training_loss(self._model, self._capture, self._noise_schedule, piece, self._options)
+            share = len(piece) / len(batch)
+            (losses["loss"] * share).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() * share
+        return sums
+
+
 class _Trainer:
-    """AdamW over named parameters, and its state on disk."""
+    """AdamW over named parameters, and its state on disk.
+
+    micro_batch: pictures a forward pass, kept with the checkpoint, as sums round as they are split.
+    """
 
     def __init__(self, parameters: dict[str, nn.Parameter], options: TrainOptions, folder: Path, fingerprint: str):
         self._parameters = parameters
@@ -85,7 +147,8 @@ class _Trainer:
             {"params": rest, "weight_decay": options.weight_decay},
             {"params": [parameters[_TABLE]], "weight_decay": 0.0},
         ]
-        self._optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
+        self._optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
+        self.micro_batch: int | None = None
 
     def step(self) -> None:
         table = self._parameters[_TABLE]
@@ -106,7 +169,8 @@ class _Trainer:
             state[f"second/{name}"] = moments["exp_avg_sq"]
         state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         # One entry: safetensors writes several in random order, and checkpoints are compared by their bytes.
-        metadata = {"training": json.dumps({"step": step, "fingerprint": self._fingerprint})}
+        facts = {"step": step, "fingerprint": self._fingerprint, "micro_batch": self.micro_batch}
+        metadata = {"training": json.dumps(facts)}
         write_file(self._losses, lambda partial: pd.DataFrame(history).to_csv(partial, index=False))
         write_file(self._checkpoint, lambda partial: save_file(state, partial, metadata))
 
@@ -126,11 +190,11 @@ class _Trainer:
             raise UserError(
                 f"The checkpoint {self._checkpoint} was made with other options: delete it to train from the start."
             )
-        step = metadata["step"]
+        step, self.micro_batch = metadata["step"], metadata["micro_batch"]
         for name, parameter in self._parameters.items():
             parameter.data.copy_(state[f"weights/{name}"])
             self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
+                "step": torch.tensor(float(step), device=parameter.device),
                 "exp_avg": state[f"first/{name}"].to(parameter.device),
                 "exp_avg_sq": state[f"second/{name}"].to(parameter.device),
             }

@@ -1,5 +1,6 @@
 """One training step: L = L_ldm + λ_attn · L_attn."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,34 +28,45 @@ class Batch:
     columns: torch.Tensor
     masks: torch.Tensor
 
+    def __len__(self) -> int:
+        return len(self.latents)
 
-def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, micro_step: int) -> Batch:
-    """The batch of one forward pass, a function of the seed and the number of the pass alone."""
+    def split(self, size: int) -> "Iterator[Batch]":
+        """Pieces of `size` pictures; the last one may be smaller."""
+        for pieces in zip(*(tensor.split(size) for tensor in vars(self).values()), strict=True):
+            yield Batch(*pieces)
+
+
+def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, step: int) -> Batch:
+    """The batch of one optimizer step, a function of the seed and the number of the step alone."""
     seed, size = options.seed, options.batch_size
-    positions = range(micro_step * size, (micro_step + 1) * size)
+    positions = range(step * size, (step + 1) * size)
     epochs = {position // len(cache) for position in positions}
     orders = {epoch: numpy_generator(seed, "order", epoch).permutation(len(cache)) for epoch in epochs}
     rows = [orders[position // len(cache)][position % len(cache)] for position in positions]
 
-    rng = numpy_generator(seed, "batch", micro_step)
+    rng = numpy_generator(seed, "batch", step)
     flips = rng.integers(0, 2, size)
     prompts = [compose_prompt(cache.codes[row], rng, options.template_probability) for row in rows]
     ids, columns = model.prompts.tokenize(prompts)
 
-    generator = torch_generator(seed, "noise", micro_step)
-    mean, std = cache.mean[flips, rows].float(), cache.std[flips, rows].float()
+    generator = torch_generator(seed, "noise", step)
+    mean, std = cache.posterior(flips, rows)
     sample = mean + std * torch.randn(mean.shape, generator=generator)
     steps = model.pipeline.scheduler.config.num_train_timesteps
     parts = torch.arange(cache.codes.shape[1])[None, :, None, None]
-    device = model.pipeline.device
-    return Batch(
-        latents=(sample * model.pipeline.vae.config.scaling_factor).to(device),
-        noise=torch.randn(mean.shape, generator=generator).to(device),
-        timesteps=torch.randint(steps, (size,), generator=generator).to(device),
-        ids=ids.to(device),
-        columns=columns.to(device),
-        masks=(cache.label_maps[flips, rows][:, None] == parts).to(device),
+    batch = Batch(
+        latents=sample * model.pipeline.vae.config.scaling_factor,
+        noise=torch.randn(mean.shape, generator=generator),
+        timesteps=torch.randint(steps, (size,), generator=generator),
+        ids=ids,
+        columns=columns,
+        masks=cache.label_maps[flips, rows][:, None] == parts,
     )
+    device = model.pipeline.device
+    if device.type == "cuda":  # from pinned memory the copy does not wait for the GPU to finish the last step
+        return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in vars(batch).values()))
+    return Batch(*(tensor.to(device) for tensor in vars(batch).values()))
 
 
 def training_loss(
@@ -71,10 +83,11 @@ def training_loss(
     else:
         target = batch.noise if prediction_type == "epsilon" else batch.latents
     capture.watch(batch.columns)
-    words = model.prompts.encode(batch.ids)
-    predicted = model.pipeline.unet(noisy, batch.timesteps, words, return_dict=False)[0]
+    with model.autocast():
+        words = model.prompts.encode(batch.ids)
+        predicted = model.pipeline.unet(noisy, batch.timesteps, words, return_dict=False)[0]
 
-    errors = F.mse_loss(predicted.float(), target, reduction="none").mean((1, 2, 3))
+    errors = F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3))
     if options.snr_gamma is not None:
         alphas = noise_schedule.alphas_cumprod.to(errors.device)
         errors = errors * min_snr_weights(alphas, batch.timesteps, options.snr_gamma, prediction_type)

@@ -25,8 +25,8 @@ def score_pictures(
     stage = Stage(
         data.layer("07_model_output"),
         "scores",
-        version=2,
-        options=evaluate.model_dump(exclude={"examples"}),
+        version=3,
+        options=evaluate.model_dump(mode="json", exclude={"examples"}),
         inputs={
             "pictures": generated_pictures["fingerprint"],
             "part_predictor": fingerprint_of(part_predictor),
@@ -36,11 +36,9 @@ def score_pictures(
     )
     table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
     if not stage.finished:
-        from partcraft_kedro.evaluation import metrics, scores
+        from partcraft_kedro.evaluation import distances, metrics, scores
         from partcraft_kedro.evaluation.judge import Judge
-        from partcraft_kedro.features.extractor import FeatureExtractor
         from partcraft_kedro.images.creatures import LABELS
-        from partcraft_kedro.images.records import load_pictures
         from partcraft_kedro.model.base import load_base, picture_size
         from partcraft_kedro.parts.predictor import PartPredictor
 
@@ -65,14 +63,16 @@ def score_pictures(
         )
         result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
         reconstructed = rows[rows["kind"] == "reconstruction"]
-        real = load_pictures([data.folder / path for path in records["path"]], size)
-        made = load_pictures([data.folder / path for path in reconstructed["path"]], size)
-        if judge is not None:
-            result["distance"] = scores.distances(judge.embed, "judge, 96 numbers", real, made)
-        else:
-            extractor = FeatureExtractor(features.model)
-            named = f"{features.model}, mean over patches, {extractor.width} numbers"
-            result["distance"] = scores.distances(lambda batch: extractor(batch).mean(1), named, real, made)
+        embedders = {
+            "distance": distances.judge_embedder(judge) if judge else distances.dinov2_embedder(features.model)
+        }
+        if evaluate.inception:
+            embedders["fid"] = distances.inception_embedder(evaluate.inception.expanduser(), base.device)
+        real = [data.folder / path for path in records["path"]]
+        made = [data.folder / path for path in reconstructed["path"]]
+        for name, embedder in embedders.items():
+            embedded = [distances.embed_pictures(embedder, paths, size) for paths in (real, made)]
+            result[name] = distances.compare(*embedded, features=embedder.name, reference="all real pictures")
         codes, found = np.stack(rows["code"]), np.stack(rows["found"])
         result["entries_absent_in_both"] = metrics.both_absent(codes, found)
         write_file(table, rows.to_parquet)

@@ -42,8 +42,8 @@ def generate_pictures(
     stage = Stage(
         data.layer("07_model_output"),
         "pictures",
-        version=1,
-        options={"sampling": generate.sampling.model_dump(), "seed": generate.seed},
+        version=2,
+        options={"sampling": generate.sampling.model_dump(), "seed": generate.seed, "precision": base.precision},
         inputs={"plan": fingerprint_of(picture_plan), "adapter": fingerprint_of(adapter)},
     )
     if not stage.finished:
@@ -51,7 +51,7 @@ def generate_pictures(
         from partcraft_kedro.model.partcraft import PartCraft
         from partcraft_kedro.parts.predictor import PartPredictor
 
-        model = PartCraft.load(adapter, base.device)
+        model = PartCraft.load(adapter, base.device, base.precision)
         predictor = PartPredictor.load(part_predictor)
         of_adapter = model.settings["variants"]
         of_predictor = [len(variants) for variants in predictor.variants]

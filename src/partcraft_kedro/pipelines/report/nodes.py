@@ -67,8 +67,9 @@ def tabulate_scores(metrics: dict) -> pd.DataFrame:
     tasks |= {f"composition of {n}": of for n, of in metrics["composition"].items()}
     for task, measures in tasks.items():
         rows += [{"task": task, "measure": measure, **scores} for measure, scores in measures.items()]
-    for measure, scores in metrics["distance"].items():
-        rows.append({"task": "distance", "measure": measure, "value": scores["value"], "n": scores["n"]})
+    for task in ("distance", "fid"):
+        for measure, scores in metrics.get(task, {}).items():
+            rows.append({"task": task, "measure": measure, "value": scores["value"], "n": scores["n"]})
     for measure, value in metrics["attention"].items():
         rows.append({"task": "attention", "measure": measure, "value": value})
     columns = ["task", "measure", "value", "low", "high", "ceiling", "floor", "n"]

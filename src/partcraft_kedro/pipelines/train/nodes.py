@@ -9,8 +9,8 @@ from partcraft_kedro.assets import model_fingerprint
 from partcraft_kedro.options import BaseModelOptions, DataOptions, GenerateOptions, TrainOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_folder
 
-# Options that do not change the adapter.
-_SILENT = {"log_every", "checkpoint_every", "sample_every"}
+# Options that change nothing of the adapter but its rounding.
+_SILENT = {"log_every", "checkpoint_every", "sample_every", "micro_batch", "gradient_checkpointing", "compile"}
 
 
 def cache_latents(records: pd.DataFrame, base: BaseModelOptions, data: DataOptions) -> dict:
@@ -51,8 +51,8 @@ def train_adapter(
     stage = Stage(
         data.layer("06_models"),
         "training",
-        version=1,
-        options=options.model_dump(exclude=_SILENT),
+        version=2,
+        options=options.model_dump(exclude=_SILENT) | {"precision": base.precision},
         inputs={
             "latents": latents["fingerprint"],
             "prompts": fingerprint_of(prompts),
@@ -81,6 +81,7 @@ def train_adapter(
     model = PartCraft.create(
         base.model,
         base.device,
+        base.precision,
         variants=[len(variants) for variants in predictor.variants],
         rank=options.rank,
         lora_layers=options.lora_layers,

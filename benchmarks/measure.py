@@ -1,0 +1,70 @@
+"""Timing ways of doing the same thing side by side: alternately, in one process, medians with their spread."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way of doing a thing. rates: items a second, in each round; peak: MiB above what the process had before."""
+
+    subject: str
+    way: str
+    item: str
+    rates: list[float]
+    peak: float
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rates)
+
+    def to_row(self, baseline: "Result") -> dict:
+        """What is stored and tabulated."""
+        return asdict(self) | {"median": self.median, "ratio": self.median / baseline.median}
+
+
+class _PeakMemory:
+    """The most resident memory that the process has had within the block, in bytes, sampled every 5 ms."""
+
+    def __enter__(self) -> "_PeakMemory":
+        self._process, self._done = psutil.Process(), threading.Event()
+        self.before = self.peak = self._process.memory_info().rss
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            self.peak = max(self.peak, self._process.memory_info().rss)
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def side_by_side(
+    subject: str, item: str, ways: dict[str, Callable[[], int]], *, rounds: int, warm_up: bool = True
+) -> list[Result]:
+    """Run each way in turn, `rounds` times over; each returns how many items it did. The first is the baseline."""
+    if warm_up:
+        for way in ways.values():
+            way()
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    peaks = dict.fromkeys(ways, 0.0)
+    for _ in range(rounds):
+        for name, way in ways.items():
+            with _PeakMemory() as memory:
+                begin = time.perf_counter()
+                items = way()
+                rates[name].append(items / (time.perf_counter() - begin))
+            peaks[name] = max(peaks[name], (memory.peak - memory.before) / 2**20)
+    results = [Result(subject, name, item, rates[name], peaks[name]) for name in ways]
+    for result in results:
+        ratio = result.median / results[0].median
+        print(f"{subject:>22} | {result.way:<42} {result.median:9.2f} {item}s/s  {ratio:6.2f}×", flush=True)
+    return results

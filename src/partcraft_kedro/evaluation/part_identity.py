@@ -1,0 +1,95 @@
+"""Does a generated part look like its source? Asked of an encoder that had no part in finding the parts.
+
+EMR and CoSim reuse the clusters that supervised the training. Here the clusters say only where a part is.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers import AutoImageProcessor, AutoModel
+
+from partcraft_kedro.assets import explain_failure, half_precision, model_fingerprint, resolve_device, resolve_model
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.evaluation.figures import crop_to
+from partcraft_kedro.parts.predictor import masks_of
+
+OPTION = "evaluate.part_identity"
+_BATCH = 64
+
+
+class PartIdentity:
+    """Cosines between a part of one picture and the same part of another, by a second encoder.
+
+    model: an image model of transformers with a pooled output, safetensors, a local folder or a hub id: CLIP, whole
+    or its vision tower alone, or another DINOv2; clustered: the model that found the parts, which it must not be.
+    part_count: M; least_patches: a smaller part counts as absent, as in `PartPredictor`.
+    Ceiling: the sources through the VAE and back; floor: other real pictures; either in the generated ones' place.
+    Raises UserError if the model cannot be loaded, lacks weights or a pooled output, or found the parts.
+    """
+
+    def __init__(self, model: str, *, clustered: str, part_count: int, least_patches: int, device: str = "auto"):
+        folder = resolve_model(model, "feature_extractor", OPTION)
+        same = model_fingerprint(clustered, "feature_extractor", "features.model")
+        if model_fingerprint(model, "feature_extractor", OPTION) == same:
+            raise UserError(f"{OPTION}={model!r} is features.model, which found the parts: give another model.")
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            network, loading = AutoModel.from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            self._processor = AutoImageProcessor.from_pretrained(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise explain_failure(model, OPTION, "an image model", error) from error
+        if missing := sorted(loading["missing_keys"]):
+            raise UserError(f"{OPTION}={model!r} lacks weights, such as {missing[0]}: give a whole model.")
+        self.device = device = resolve_device(device)
+        self._half = half_precision(device)
+        tower = getattr(network, "vision_model", network)  # a whole CLIP has a text model beside it
+        self._network = tower.to(device).eval().requires_grad_(False)
+        self._labels, self._least_patches = part_count + 1, least_patches
+        blank = self._forward([np.zeros((8, 8, 3), np.uint8)])
+        if blank is None:
+            raise UserError(f"{OPTION}={model!r} has no pooled output: give a model such as CLIP or DINOv2.")
+        self.width = blank.shape[1]
+        self.name = f"{model}, {self.width} numbers"
+
+    def __call__(
+        self,
+        generated: np.ndarray,
+        generated_maps: np.ndarray,
+        sources: np.ndarray,
+        source_maps: np.ndarray,
+        origins: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Each part's cosine with its source's, (n, M+1) float32; NaN where the part is absent in either.
+
+        pictures: (n, h, w, 3) uint8, as many sources as one likes; maps: (n, grid, grid), 0 the background.
+        origins: (n, M+1), the row of `sources` that each part is from; None: picture i is of source i throughout.
+        """
+        if origins is None:
+            origins = np.arange(len(generated))[:, None].repeat(self._labels, 1)
+        ours, theirs = self.embed_parts(generated, generated_maps), self.embed_parts(sources, source_maps)
+        return F.cosine_similarity(ours, theirs[origins, np.arange(self._labels)], dim=-1).numpy()
+
+    def embed_parts(self, pictures: np.ndarray, label_maps: np.ndarray) -> torch.Tensor:
+        """Each part's embedding, (n, M+1, width), NaN where absent.
+
+        Of the square around it with a patch of margin, so that of the background mostly the whole picture.
+        """
+        masks = masks_of(label_maps, self._labels - 1)
+        shown = np.argwhere(masks.sum((2, 3)) >= self._least_patches)
+        embedded = torch.full((len(pictures), self._labels, self.width), torch.nan)
+        for start in range(0, len(shown), _BATCH):
+            rows, labels = shown[start : start + _BATCH].T
+            crops = [crop_to(pictures[i], masks[i, m]) for i, m in zip(rows, labels, strict=True)]
+            embedded[rows, labels] = self._forward(crops)
+        return embedded
+
+    @torch.inference_mode()
+    def _forward(self, crops: list[np.ndarray]) -> torch.Tensor | None:
+        """Squares (s, s, 3) uint8 of any size → (n, width) float32 on the CPU; None without a pooled output."""
+        inputs = self._processor(crops, input_data_format="channels_last", return_tensors="pt").pixel_values
+        with torch.autocast(torch.device(self.device).type, self._half, enabled=self._half is not None):
+            pooled = getattr(self._network(inputs.to(self.device)), "pooler_output", None)
+        return None if pooled is None else pooled.flatten(1).float().cpu()

@@ -1,0 +1,67 @@
+"""The estimate against what was measured, and against what the process really takes."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.training import memory
+
+SD15 = Path(__file__).parents[3] / "shared/configs/sd15/unet/config.json"
+
+
+def tiny() -> PartCraft:
+    return PartCraft.create(
+        "tiny", "cpu", "float32", variants=[3, 4, 4], rank=2, lora_layers="cross", bottleneck_layers=2, seed=0
+    )
+
+
+@pytest.mark.skipif(not SD15.exists(), reason="needs Stable Diffusion 1.5's configuration")
+def test_stable_diffusion_takes_three_quarters_of_a_gibibyte_a_picture() -> None:
+    """0.748 GiB of activations for each picture of 512 pixels: measured on a GPU, in bfloat16."""
+    from diffusers import UNet2DConditionModel
+    from peft import LoraConfig
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(json.loads(SD15.read_text())).to(torch.bfloat16).requires_grad_(False)
+        targets = [f"attn2.{projection}" for projection in ("to_q", "to_k", "to_v", "to_out.0")]
+        unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets))
+    unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
+    model = SimpleNamespace(
+        pipeline=SimpleNamespace(unet=unet, tokenizer=SimpleNamespace(model_max_length=77)),
+        part_encoder=SimpleNamespace(part_count=5),
+        autocast=lambda: torch.autocast("cpu", torch.bfloat16),
+    )
+    with AttentionCapture(unet) as capture:
+        one, two = (memory.step_memory(model, capture, pictures) for pictures in (1, 2))
+        assert (two - one) / 2**30 == pytest.approx(0.748, rel=0.03)
+        unet.enable_gradient_checkpointing()
+        unet.train()
+        assert memory.step_memory(model, capture, 2) - memory.step_memory(model, capture, 1) < 0.5 * (two - one)
+
+
+def test_as_many_pictures_a_pass_as_memory_holds(monkeypatch) -> None:
+    model = tiny()
+    with AttentionCapture(model.pipeline.unet) as capture:
+        one, two, four = (memory.step_memory(model, capture, pictures) for pictures in (1, 2, 4))
+        assert four - two == pytest.approx(2 * (two - one), rel=0.05)
+        learnt = 12 * sum(parameter.numel() for parameter in model.trainable().values())
+
+        def free(pictures: float) -> None:
+            need = learnt + one + (pictures - 1) * (two - one)
+            monkeypatch.setattr(memory, "free_memory", lambda device: need / 0.9)
+
+        free(2.5)
+        assert memory.choose_micro_batch(model, capture, 8) == 2
+        free(20)
+        assert memory.choose_micro_batch(model, capture, 8) == 8
+        free(0.5)
+        with pytest.raises(UserError, match=r"Training needs 0\.\d\d GiB for one picture.*gradient_checkpointing"):
+            memory.choose_micro_batch(model, capture, 8)
+        # The estimate leaves no trace: the model still trains.
+        assert all(parameter.grad is None for parameter in model.trainable().values())
