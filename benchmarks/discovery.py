@@ -1,6 +1,6 @@
 """Part discovery at the size of Stanford Dogs: time and memory, beside faiss's k-means on the same points.
 
-    pip install faiss-cpu; python benchmarks/discovery.py --pictures 12000
+    pip install --constraint constraints.txt --editable '.[bench]'; python benchmarks/discovery.py --pictures 12000
 
 Writes synthetic features (256 patches of 768 numbers a picture, around random centres, a foreground blob in each) to
 a temporary folder, 4.4 GiB for 12,000 pictures, then runs each job in a process of its own: one pass over the data

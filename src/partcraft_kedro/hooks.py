@@ -114,6 +114,8 @@ def _print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
         previous = row.task
     console = Console()
     console.print(table)
+    for row in scores[scores["note"].notna()].itertuples():
+        console.print(f"{row.task}, {row.measure}: {row.note}", soft_wrap=True)
     folder = Path(str(catalog.get("score_table")._get_load_path())).parent
     console.print(f"Pictures and tables: {folder}", soft_wrap=True)
     console.print("Look at the pipeline with `make viz`, compare runs with `make mlflow`.")

@@ -184,6 +184,10 @@ class GenerateOptions(_Options):
 class EvaluateOptions(_Options):
     """How results are summed up."""
 
+    part_identity: str | None
+    """A second image encoder (CLIP, another DINOv2), a folder or a hub id, that compares each part with its source's,
+    and had no part in finding them; none: no such measure."""
+
     bootstrap: PositiveInt
     """Resamples of each 95% interval."""
     inception: Path | None

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.linalg import sqrtm
 
 from partcraft_kedro.assets import TINY
@@ -152,12 +153,20 @@ def pictures():
     return np.random.default_rng(0).integers(0, 256, (35, 128, 128, 3), dtype=np.uint8)
 
 
-def test_the_judge_embeds_pictures_batch_by_batch(pictures):
+def on_disk(pictures, folder):
+    paths = [folder / f"{i}.png" for i in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    return paths
+
+
+def test_the_judge_embeds_pictures_batch_by_batch(pictures, tmp_path):
     judge = Judge.load(TINY / "judge" / "judge.safetensors")
     embedder = judge_embedder(judge)
     assert (embedder.name, embedder.width) == ("judge, 96 numbers", 96)
-    np.testing.assert_allclose(embed_pictures(embedder, pictures), judge.embed(to_unit(pictures)), atol=1e-5)
-    assert embed_pictures(embedder, pictures[:0]).shape == (0, 96)
+    found = embed_pictures(embedder, on_disk(pictures, tmp_path), pictures.shape[1])
+    np.testing.assert_allclose(found, judge.embed(to_unit(pictures)), atol=1e-5)
+    assert embed_pictures(embedder, [], 128).shape == (0, 96)
 
 
 def test_dinov2_embeds_by_the_mean_over_patches(vit_folder, pictures):
@@ -167,6 +176,6 @@ def test_dinov2_embeds_by_the_mean_over_patches(vit_folder, pictures):
     assert torch.equal(embedder(to_unit(pictures[:3])), expected)
 
 
-def test_embedders_see_pictures_in_0_to_1():
-    white = np.full((1, 4, 4, 3), 255, np.uint8)
-    assert embed_pictures(Embedder("brightest", 3, lambda batch: batch.amax((2, 3))), white).tolist() == [[1, 1, 1]]
+def test_embedders_see_pictures_in_0_to_1(tmp_path):
+    white = on_disk(np.full((1, 4, 4, 3), 255, np.uint8), tmp_path)
+    assert embed_pictures(Embedder("brightest", 3, lambda batch: batch.amax((2, 3))), white, 4).tolist() == [[1, 1, 1]]

@@ -5,6 +5,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, Dinov2Model
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.features import extractor as extractor_module
 from partcraft_kedro.features.extractor import FeatureExtractor
 
 
@@ -13,7 +14,13 @@ def pictures():
     return np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
 
-def test_features_are_the_last_block_s_before_the_final_norm(vit_folder, pictures):
+@pytest.fixture
+def in_float32(monkeypatch):
+    """On this machine too, whatever its processor."""
+    monkeypatch.setattr(extractor_module, "half_precision", lambda device: None)
+
+
+def test_features_are_the_last_block_s_before_the_final_norm(vit_folder, pictures, in_float32):
     extractor = FeatureExtractor(str(vit_folder))
     assert (extractor.size, extractor.grid, extractor.width) == (32, 4, 12)
     processor, network = AutoImageProcessor.from_pretrained(vit_folder), Dinov2Model.from_pretrained(vit_folder)
@@ -46,7 +53,17 @@ def test_an_unknown_model_is_refused():
         FeatureExtractor("nowhere")
 
 
-def test_a_layer_and_the_final_norm_are_transformers_own(vit_folder, pictures):
+def test_in_bfloat16_features_change_by_rounding_alone(vit_folder, pictures, monkeypatch):
+    found = []
+    for half in (None, torch.bfloat16):
+        monkeypatch.setattr(extractor_module, "half_precision", lambda device, half=half: half)
+        found.append(FeatureExtractor(str(vit_folder), device="cpu")(pictures))
+    assert found[1].dtype == torch.float32
+    assert not torch.equal(*found)
+    assert torch.nn.functional.cosine_similarity(*found, dim=-1).min() > 0.999
+
+
+def test_a_layer_and_the_final_norm_are_transformers_own(vit_folder, pictures, in_float32):
     processor, network = AutoImageProcessor.from_pretrained(vit_folder), Dinov2Model.from_pretrained(vit_folder)
     prepared = processor(list(pictures), do_resize=False, return_tensors="pt").pixel_values
     with torch.no_grad():

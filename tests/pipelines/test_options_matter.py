@@ -62,7 +62,7 @@ CHANGED = {
         "most_sources": 2,
         "seed": 1,
     },
-    "evaluate": {"bootstrap": 50, "examples": 2, "seed": 1},
+    "evaluate": {"bootstrap": 50, "examples": 2, "seed": 1, "part_identity": "<folder>"},
     "base": {"model": "<folder>"},
 }
 # What cannot show in the results of a small run on this device.

@@ -33,7 +33,9 @@ def test_metrics_have_the_promised_keys(finished) -> None:
             score = task[measure]
             assert score.keys() == {"value", "low", "high", "n", "ceiling", "floor"}
             assert score["low"] <= score["value"] <= score["high"]
-    assert metrics["distance"].keys() == {"frechet", "kernel"}
+    assert metrics["distance"].keys() == {"frechet", "kernel", "density", "coverage"}
+    assert metrics["distance"]["frechet"]["value"] is None  # of four pictures
+    assert "more than 96 pictures" in metrics["distance"]["frechet"]["note"]
 
 
 def test_one_row_for_each_picture(finished) -> None:
@@ -62,9 +64,12 @@ def test_a_second_run_computes_nothing_again(finished) -> None:
         return {path: path.stat().st_mtime_ns for path in [*finished_files, *pictures]}
 
     before, contents = stamps(), finished.contents()
-    code, output = finished.run()
+    code, output = finished.run(PYTHONPROFILEIMPORTTIME="1")
     assert code == 0, output
     assert stamps() == before
+    imported = {line.rpartition("|")[2].strip() for line in output.splitlines() if line.startswith("import time:")}
+    assert "pandas" in imported
+    assert not imported & {"torch", "diffusers", "transformers", "peft", "torchmetrics"}
     assert finished.contents() == contents
 
 

@@ -255,9 +255,10 @@ def test_compilation_takes_the_whole_network_and_changes_no_gradient(cache: Trai
     traced = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager", fullgraph=True)
     of = options(attention_weight=1.0)
     plain = gradients(cache, of)
+    torch._dynamo.utils.counters.clear()
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
     found = gradients(cache, of.model_copy(update={"compile": True}))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 500
     assert_equal_gradients(found, plain)
 
 

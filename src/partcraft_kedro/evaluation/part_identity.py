@@ -54,23 +54,16 @@ class PartIdentity:
         self.width = blank.shape[1]
         self.name = f"{model}, {self.width} numbers"
 
-    def __call__(
-        self,
-        generated: np.ndarray,
-        generated_maps: np.ndarray,
-        sources: np.ndarray,
-        source_maps: np.ndarray,
-        origins: np.ndarray | None = None,
+    def compare(
+        self, pictures: np.ndarray, label_maps: np.ndarray, sources: torch.Tensor, origins: np.ndarray
     ) -> np.ndarray:
         """Each part's cosine with its source's, (n, M+1) float32; NaN where the part is absent in either.
 
-        pictures: (n, h, w, 3) uint8, as many sources as one likes; maps: (n, grid, grid), 0 the background.
-        origins: (n, M+1), the row of `sources` that each part is from; None: picture i is of source i throughout.
+        pictures: (n, h, w, 3) uint8; label_maps: (n, grid, grid), 0 the background; sources: what `embed_parts` gave
+        for the pictures they are from; origins: (n, M+1), the row of `sources` that each part is from.
         """
-        if origins is None:
-            origins = np.arange(len(generated))[:, None].repeat(self._labels, 1)
-        ours, theirs = self.embed_parts(generated, generated_maps), self.embed_parts(sources, source_maps)
-        return F.cosine_similarity(ours, theirs[origins, np.arange(self._labels)], dim=-1).numpy()
+        theirs = sources[origins, np.arange(self._labels)]
+        return F.cosine_similarity(self.embed_parts(pictures, label_maps), theirs, dim=-1).numpy()
 
     def embed_parts(self, pictures: np.ndarray, label_maps: np.ndarray) -> torch.Tensor:
         """Each part's embedding, (n, M+1, width), NaN where absent.

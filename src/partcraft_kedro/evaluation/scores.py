@@ -8,6 +8,7 @@ chosen at random.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,9 @@ from tqdm import tqdm
 
 from partcraft_kedro.evaluation.judge import Judge
 from partcraft_kedro.evaluation.metrics import bootstrap, cosine_similarity, exact_matching_rate
+from partcraft_kedro.evaluation.part_identity import PartIdentity
 from partcraft_kedro.images import creatures
-from partcraft_kedro.images.records import load_ahead
+from partcraft_kedro.images.records import load_ahead, load_pictures
 from partcraft_kedro.images.tensors import from_vae, to_unit, to_vae
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.randomness import numpy_generator
@@ -151,10 +153,61 @@ def _batches(paths: Sequence[Path]) -> list[Sequence[Path]]:
     return [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
 
 
+def score_identity(
+    identity: PartIdentity,
+    table: pd.DataFrame,
+    records: pd.DataFrame,
+    data_folder: Path,
+    *,
+    predictor: PartPredictor,
+    vae: AutoencoderKL,
+    size: int,
+    seed: int,
+) -> pd.DataFrame:
+    """`part_identity`: the mean cosine of a picture's parts, background left out, with those of their sources.
+
+    table: of `score_pictures`. Ceiling, for reconstructions: the source through the VAE and back; floor: another real
+    picture. NaN where no part shows in both.
+    """
+    others = random_others(table, records, seed)
+    rows = []
+    for start in tqdm(range(0, len(table), BATCH), desc="score part identity", unit="batch"):
+        batch = table.iloc[start : start + BATCH]
+        sources = sorted({source for row in batch["sources"] for source in row})
+        origins = np.array([_origins(row, sources, predictor.part_count) for row in batch.itertuples()])
+        real = _load([records.loc[source, "path"] for source in sources], data_folder, size)
+        embedded = identity.embed_parts(real, predictor.segment(real)[0])
+        rebuilt = (batch["kind"] == "reconstruction").to_numpy()
+        shown = {
+            "": _load(batch["path"], data_folder, size),
+            "_ceiling": through_vae(vae, real[origins[rebuilt, 0]]) if rebuilt.any() else real[:0],
+            "_floor": _load([records.loc[i, "path"] for i in others[start : start + BATCH]], data_folder, size),
+        }
+        scores = pd.DataFrame(index=batch.index)
+        for suffix, pictures in shown.items():
+            of = rebuilt if suffix == "_ceiling" else np.ones(len(batch), bool)
+            cosines = identity.compare(pictures, predictor.segment(pictures)[0], embedded, origins[of])
+            scores.loc[of, f"part_identity{suffix}"] = pd.DataFrame(cosines[:, 1:]).mean(axis=1).to_numpy()
+        rows.append(scores)
+    return pd.concat(rows)
+
+
+def _origins(row: Any, sources: list[str], part_count: int) -> list[int]:
+    """For each part, background first, the place in `sources` of the picture it is from."""
+    origins = [sources.index(row.sources[0])] * (part_count + 1)
+    for source, part in zip(row.sources[1:], row.swapped, strict=True):
+        origins[part] = sources.index(source)
+    return origins
+
+
+def _load(paths: Iterable[str], data_folder: Path, size: int) -> np.ndarray:
+    return load_pictures([data_folder / path for path in paths], size)
+
+
 def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> dict:
     """The tree of metrics.json: reconstruction and composition.<sources>, each measure with its interval,
     ceiling and floor."""
-    measures = [name for name in ("emr", "cosim", "judge") if name in scores]
+    measures = [name for name in ("emr", "cosim", "judge", "part_identity") if name in scores]
 
     def of(rows: pd.DataFrame) -> dict:
         return {

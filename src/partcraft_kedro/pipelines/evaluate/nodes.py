@@ -38,12 +38,14 @@ def score_pictures(
     if not stage.finished:
         from partcraft_kedro.evaluation import distances, metrics, scores
         from partcraft_kedro.evaluation.judge import Judge
+        from partcraft_kedro.evaluation.part_identity import PartIdentity
         from partcraft_kedro.images.creatures import LABELS
         from partcraft_kedro.model.base import load_base, picture_size
         from partcraft_kedro.parts.predictor import PartPredictor
 
         pipeline = load_base(base.model, base.device)
         size = picture_size(pipeline)
+        predictor = PartPredictor.load(part_predictor)
         judge = matching = None
         if "mask_path" in records:
             judge = Judge.load(TINY / "judge" / "judge.safetensors")
@@ -54,13 +56,23 @@ def score_pictures(
             records.set_index("id"),
             folder,
             data.folder,
-            predictor=PartPredictor.load(part_predictor),
+            predictor=predictor,
             vae=pipeline.vae,
             size=size,
             seed=evaluate.seed,
             judge=judge,
             matching=matching,
         )
+        if evaluate.part_identity:
+            identity = PartIdentity(
+                evaluate.part_identity,
+                clustered=features.model,
+                part_count=predictor.part_count,
+                least_patches=predictor.least_patches,
+                device=base.device,
+            )
+            known = {"predictor": predictor, "vae": pipeline.vae, "size": size, "seed": evaluate.seed}
+            rows = rows.join(scores.score_identity(identity, rows, records.set_index("id"), data.folder, **known))
         result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
         reconstructed = rows[rows["kind"] == "reconstruction"]
         embedders = {

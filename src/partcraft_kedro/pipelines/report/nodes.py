@@ -58,7 +58,8 @@ def draw_losses(training_losses: pd.DataFrame) -> Figure:
 
 
 def tabulate_scores(metrics: dict) -> pd.DataFrame:
-    """One row for each task and measure: value, 95% interval, ceiling, floor, number of pictures."""
+    """One row for each task and measure: value, 95% interval, ceiling, floor, number of pictures, a note if there is
+    one, such as why there is no value."""
     rows = []
     for measure, value in metrics["discovery"].items():
         if isinstance(value, float):
@@ -69,11 +70,13 @@ def tabulate_scores(metrics: dict) -> pd.DataFrame:
         rows += [{"task": task, "measure": measure, **scores} for measure, scores in measures.items()]
     for task in ("distance", "fid"):
         for measure, scores in metrics.get(task, {}).items():
-            rows.append({"task": task, "measure": measure, "value": scores["value"], "n": scores["n"]})
+            row = {"task": task, "measure": measure, "value": scores["value"], "n": scores["n"]}
+            rows.append(row | {"note": scores["note"]})
     for measure, value in metrics["attention"].items():
         rows.append({"task": "attention", "measure": measure, "value": value})
-    columns = ["task", "measure", "value", "low", "high", "ceiling", "floor", "n"]
-    return pd.DataFrame(rows, columns=columns).astype({name: float for name in columns[2:]})
+    numbers = ["value", "low", "high", "ceiling", "floor", "n"]
+    table = pd.DataFrame(rows, columns=["task", "measure", *numbers, "note"])
+    return table.astype(dict.fromkeys(numbers, float) | {"note": "string"})
 
 
 def draw_scores(score_table: pd.DataFrame) -> Figure:
