@@ -49,8 +49,10 @@ def train(
     progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
     with AttentionCapture(model.pipeline.unet) as capture:
         gradient = Gradient(model, capture, options)
-        # A run that is gone on with keeps to the sums that it began with.
-        gradient.micro_batch = trainer.micro_batch = trainer.micro_batch or gradient.choose()
+        if options.micro_batch is None and trainer.micro_batch:
+            gradient.micro_batch = trainer.micro_batch  # a run that is gone on with splits its sums as it began
+        else:
+            gradient.micro_batch = gradient.choose()
         for step in progress:
             for name, value in gradient(draw_batch(model, cache, options, step)).items():
                 sums[name] = sums.get(name, 0) + value
