@@ -14,7 +14,8 @@ from partcraft_kedro.images.records import load_ahead
 from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.stages import write_file
 
-_SHARD = 32  # pictures a file and a forward pass
+_SHARD = 32  # pictures a file
+_BATCH = 4  # pictures a forward pass: more are slower on a CPU, and fill a GPU's memory at 512 pixels
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: 
     for shard, pictures in zip(progress, decoded, strict=True):
         mean, std = [], []
         for flipped in (pictures, np.ascontiguousarray(pictures[:, :, ::-1])):
-            posterior = vae.encode(to_vae(flipped).to(vae.device)).latent_dist
-            mean.append(posterior.mean.half().cpu())
-            std.append(posterior.std.half().cpu())
+            posteriors = [vae.encode(batch.to(vae.device)).latent_dist for batch in to_vae(flipped).split(_BATCH)]
+            mean.append(torch.cat([posterior.mean.half().cpu() for posterior in posteriors]))
+            std.append(torch.cat([posterior.std.half().cpu() for posterior in posteriors]))
         tensors = {"mean": torch.stack(mean).contiguous(), "std": torch.stack(std).contiguous()}
         write_file(shard, lambda partial, tensors=tensors: save_file(tensors, partial))
