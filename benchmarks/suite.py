@@ -372,7 +372,7 @@ def draw_plot(tables: dict[str, pd.DataFrame], path: Path) -> None:
     axes[3].set(title="the cache against the dataset", xlabel="pictures", xscale="log", yscale="log")
     axes[3].legend(frameon=False, fontsize=8)
     for axis in axes[:3]:
-        axis.set(xlim=(0, None), ylim=(0, None))
+        axis.set(xlim=(0, None), ylim=(0, 1.2 * axis.lines[0].get_ydata().max()))
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=90)
@@ -405,7 +405,8 @@ def write_report(results: list[list[Result]], facts: dict, tables: dict[str, pd.
         "",
         "Ways of one subject ran alternately in one process; figures are medians; the first way is the baseline.",
     ]
-    lines += ["Peak memory is what the way took above what the process had.", ""]
+    lines += ["Peak memory is what a way took above what the process had: little, where memory that an earlier"]
+    lines += ["round had been given served again.", ""]
     for name, value in facts.items():
         lines.append(f"- {name}: {value}")
     lines += ["", "## Scaling", "", "![Scaling](benchmarks.png)", ""]

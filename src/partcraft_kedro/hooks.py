@@ -95,7 +95,8 @@ def _print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table("task", Column("measure", no_wrap=True), title="PartCraft: what was measured")
+    names = (Column(heading, no_wrap=True) for heading in ("task", "measure"))
+    table = Table(*names, title="PartCraft: what was measured")
     for heading in ("value", "95% interval", "ceiling", "floor", "n"):
         table.add_column(heading, justify="right")
 
