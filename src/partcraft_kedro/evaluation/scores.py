@@ -180,9 +180,10 @@ def score_identity(
         rebuilt = (batch["kind"] == "reconstruction").to_numpy()
         shown = {
             "": _load(batch["path"], data_folder, size),
-            "_ceiling": through_vae(vae, real[origins[rebuilt, 0]]) if rebuilt.any() else real[:0],
             "_floor": _load([records.loc[i, "path"] for i in others[start : start + BATCH]], data_folder, size),
         }
+        if rebuilt.any():
+            shown["_ceiling"] = through_vae(vae, real[origins[rebuilt, 0]])
         scores = pd.DataFrame(index=batch.index)
         for suffix, pictures in shown.items():
             of = rebuilt if suffix == "_ceiling" else np.ones(len(batch), bool)
