@@ -276,7 +276,8 @@ def test_memory_that_runs_out_halves_the_passes_and_nothing_else(cache: Training
     assert "going on with 2 pictures a pass" in caplog.text
     with pytest.raises(UserError, match=r"Memory ran out in training with 2 pictures a pass.*train\.micro_batch"):
         gradients(cache, of, lambda model: little_memory(1, model))
-    # A run that is gone on with keeps to the halved passes.
+    # A run that is gone on with keeps to the halved passes, unless the option says otherwise.
+    of = of.model_copy(update={"micro_batch": None})
     model = fresh_model(of)
     little_memory(2, model)
     train(model, cache, of.model_copy(update={"steps": 2}), tmp_path, "f")
