@@ -107,7 +107,7 @@ def _print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
     for row in scores.itertuples():
         if previous not in (None, row.task):
             table.add_section()
-        interval = "" if pd.isna(row.low) else f"{row.low:.3f} – {row.high:.3f}"
+        interval = "" if pd.isna(row.low) else f"{row.low:.3f}–{row.high:.3f}"
         name = row.task if row.task != previous else ""
         table.add_row(
             name, row.measure, number(row.value), interval, number(row.ceiling), number(row.floor), number(row.n, 0)
