@@ -68,8 +68,7 @@ def steps_of(
 ) -> Callable[[int], None]:
     """A function that takes one optimizer step; encode: with the VAE in the step, as plain practice has it."""
     optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4, fused=True)
-    gradient = Gradient(model, AttentionCapture(model.pipeline.unet), of)
-    gradient.micro_batch = of.micro_batch or of.batch_size
+    gradient = Gradient(model, AttentionCapture(model.pipeline.unet), of, micro_batch=of.batch_size)
     side = model.pipeline.unet.config.sample_size * model.pipeline.vae_scale_factor
     pixels = torch.zeros(of.batch_size, 3, side, side, device=model.pipeline.device)
 

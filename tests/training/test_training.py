@@ -216,9 +216,7 @@ def gradients(cache: TrainingCache, of: TrainOptions, prepare=lambda model: None
     for parameter in model.trainable().values():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     with AttentionCapture(model.pipeline.unet) as capture:
-        gradient = Gradient(model, capture, of)
-        gradient.micro_batch = of.micro_batch or of.batch_size
-        gradient(draw_batch(model, cache, of, 0))
+        Gradient(model, capture, of)(draw_batch(model, cache, of, 0))
     return {name: parameter.grad for name, parameter in model.trainable().items()}
 
 
@@ -237,7 +235,7 @@ def test_a_batch_has_the_same_gradient_however_it_is_split(cache: TrainingCache)
 
 
 def test_gradient_checkpointing_changes_no_gradient(cache: TrainingCache) -> None:
-    of = options(attention_weight=1.0)
+    of = options(attention_weight=1.0, micro_batch=2)
     calls = []
 
     def count(model: PartCraft) -> None:

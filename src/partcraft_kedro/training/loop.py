@@ -48,11 +48,8 @@ def train(
     sums: dict[str, torch.Tensor] = {}
     progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
     with AttentionCapture(model.pipeline.unet) as capture:
-        gradient = Gradient(model, capture, options)
-        if options.micro_batch is None and trainer.micro_batch:
-            gradient.micro_batch = trainer.micro_batch  # a run that is gone on with splits its sums as it began
-        else:
-            gradient.micro_batch = gradient.choose()
+        # A run that is gone on with splits its sums as it began.
+        gradient = Gradient(model, capture, options, micro_batch=trainer.micro_batch)
         for step in progress:
             for name, value in gradient(draw_batch(model, cache, options, step)).items():
                 sums[name] = sums.get(name, 0) + value
@@ -77,25 +74,26 @@ def train(
 
 
 class Gradient:
-    """The gradient of a batch, in as few passes as memory allows: the same sum however it is split."""
+    """The gradient of a batch, in as few passes as memory allows: the same sum however it is split.
 
-    def __init__(self, model: PartCraft, capture: AttentionCapture, options: TrainOptions):
+    micro_batch: pictures a forward pass where the options do not fix them; None: as free memory allows.
+    Raises UserError if memory does not hold one picture.
+    """
+
+    def __init__(
+        self, model: PartCraft, capture: AttentionCapture, options: TrainOptions, *, micro_batch: int | None = None
+    ):
         self._model, self._capture, self._options = model, capture, options
         self._noise_schedule = DDPMScheduler.from_config(model.own_scheduler.config)
         self._halved = False
-        self.micro_batch = options.batch_size
         unet = model.pipeline.unet
         if options.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
             unet.train()  # diffusers checkpoints in training mode alone; the U-Net has no other use for the mode
-        if options.compile:
+        chosen = options.micro_batch or micro_batch or choose_micro_batch(model, capture, options.batch_size)
+        self.micro_batch = min(chosen, options.batch_size)
+        if options.compile:  # last: what the compiler meets on fake tensors it would skip ever after
             unet.compile()
-
-    def choose(self) -> int:
-        """Pictures a forward pass: as the options say, or as free memory allows."""
-        if self._options.micro_batch:
-            return min(self._options.micro_batch, self._options.batch_size)
-        return choose_micro_batch(self._model, self._capture, self._options.batch_size)
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Accumulate the gradient of the batch's mean loss; returns the losses, detached.
