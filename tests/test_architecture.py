@@ -17,6 +17,7 @@ ROOMS = (
     "training",
     "generation",
     "evaluation",
+    "experiments",
     "pretraining",
 )
 MODULES = sorted(path for room in ROOMS for path in (PACKAGE / room).rglob("*.py"))

@@ -1,4 +1,4 @@
-"""The project's commands: Kedro's own `run`, with a user's mistakes told in one sentence."""
+"""The project's commands, with a user's mistakes told in one sentence: Kedro's own `run`, and `sweep`."""
 
 import errno
 import functools
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import click
+import yaml
 from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import CONTEXT_SETTINGS
 
@@ -74,5 +75,51 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _grid(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, list]:
+    """`train.rank=2,4` as {"train.rank": [2, 4]}."""
+    grid = {}
+    for item in given:
+        option, _, values = item.partition("=")
+        if not option or not all(values.split(",")):
+            raise click.BadParameter(f"{item!r} is not of the form train.rank=2,4,8", context, parameter)
+        grid[option.strip()] = [yaml.safe_load(value) for value in values.split(",")]
+    return grid
+
+
+def _seeds(context: click.Context, parameter: click.Parameter, given: str | None) -> list[int]:
+    seeds = given.split(",") if given else []
+    if not all(seed.strip().isdigit() for seed in seeds):
+        raise click.BadParameter(f"{given!r} is not of the form 0,1,2", context, parameter)
+    return [int(seed) for seed in seeds]
+
+
+@click.command(params=[option for option in run.params if option.name in ("env", "params")])
+@click.argument("names", nargs=-1)
+@click.option("--grid", "-g", multiple=True, callback=_grid, help="An option's values: train.rank=2,4,8. Repeatable.")
+@click.option("--seeds", callback=_seeds, help="Values of train.seed, 0,1,2 unless conf/ says otherwise.")
+@click.option("--parallel", type=click.IntRange(min=1), help="Points at once; default: one on each GPU, else one.")
+@_plainly
+def sweep(
+    names: tuple[str, ...], env: str | None, params: dict, grid: dict, seeds: list[int], parallel: int | None
+) -> None:
+    """Run a grid of options and seeds, and report on it.
+
+    NAMES are sweeps that conf/<env>/sweeps.yml describes: attention_weight (the default; the paper's Tab. 1 and
+    Fig. 5), methods, break_a_scene. With --grid, the name of a sweep of your own.
+
+    Points that are done are not run again: a sweep that was killed, or had points that failed, goes on by the same
+    command. Every point is a child of one MLflow run.
+    """
+    from partcraft_kedro.sweeps import run_sweep
+
+    if grid and len(names) > 1:
+        raise click.UsageError("--grid is one sweep: give it one name, or none.")
+    default = "-".join(option.rpartition(".")[2] for option in grid) or "attention_weight"
+    for name in names or [default]:
+        folder = run_sweep(name, grid, seeds, env, params, parallel)
+        click.echo(f"Report: {folder / 'experiments.html'}")
+
+
 run.callback = _plainly(run.callback)
 cli.add_command(run)
+cli.add_command(sweep)

@@ -55,6 +55,8 @@ class PartCraftHooks:
         if folder:
             path = Path(str(dataset._get_load_path()))
             (mlflow.log_artifacts if path.is_dir() else mlflow.log_artifact)(str(path), folder)
+            if dataset_name == "adapter":
+                mlflow.set_tag("adapter_version", path.parent.name)
 
 
 class FlatMlflowHook(MlflowHook):

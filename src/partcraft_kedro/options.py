@@ -4,9 +4,20 @@ A misspelt option or a value out of bounds is refused before any stage runs.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from partcraft_kedro.methods import METHODS
 
 Share = Field(ge=0, le=1)
 
@@ -22,6 +33,8 @@ class DataOptions(_Options):
     """The folder that holds `01_raw` … `08_reporting`."""
     dataset: str
     """Names the sub-folder of each layer."""
+    point: str
+    """What a sweep adds to that sub-folder, to keep its results apart; empty outside of one."""
 
     def layer(self, layer: str) -> Path:
         """The dataset's folder in one layer, such as `04_feature`."""
@@ -106,8 +119,14 @@ class PartsOptions(_Options):
 
 
 class TrainOptions(_Options):
-    """LoRA training under the attention loss."""
+    """Training of part tokens under the attention loss.
 
+    Options that a method determines may be left out, or none: they are then as methods.py has them.
+    """
+
+    method: Literal[tuple(METHODS)]
+    """The paper's method, a rival, or an ablation: the preset of `bottleneck_layers`, `unet`,
+    `unet_learning_rate_factor`, `masked_loss`, `union_sampling` and of everything about attention."""
     steps: PositiveInt
     """Optimizer steps."""
     batch_size: PositiveInt
@@ -124,6 +143,20 @@ class TrainOptions(_Options):
     """AdamW's decoupled decay (the paper: .01); rows of the part table decay only in steps that use them."""
     attention_weight: NonNegativeFloat
     """λ_attn (the paper: .01)."""
+    attention_loss: Literal["cross_entropy", "squared_error"]
+    """How attention is compared with masks (Eq. 5: `cross_entropy`; Break-a-Scene: `squared_error`)."""
+    attention_normalisation: Literal["parts", "maximum"]
+    """What attention is divided by: its sum over `parts` at each location (Eq. 5), or each map's own `maximum`
+    (Break-a-Scene)."""
+    masked_loss: bool
+    """Whether the diffusion loss counts only where a part of the prompt is (Break-a-Scene)."""
+    union_sampling: bool
+    """Whether each prompt names a random subset of its picture's parts (Break-a-Scene)."""
+    unet: Literal["frozen", "lora", "key_value", "full"]
+    """What learns of the U-Net, beside the tokens: nothing, LoRA, the key and value weights of cross-attention, or
+    all weights."""
+    unet_learning_rate_factor: PositiveFloat
+    """What learns of the U-Net does so at this multiple of `learning_rate`."""
     rank: PositiveInt
     """Of LoRA (diffusers' script: 4)."""
     lora_layers: Literal["cross", "all"]
@@ -144,6 +177,13 @@ class TrainOptions(_Options):
     """Steps between sample pictures."""
     seed: NonNegativeInt
     """Of initial weights, order, flips, prompts, timesteps and noise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_method_has_it(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Of an unknown method the one thing to complain about is its name.
+        preset = METHODS.get(str(values.get("method")), METHODS["partcraft"])
+        return values | {name: value for name, value in preset.items() if values.get(name) is None}
 
 
 class SamplingOptions(_Options):
@@ -197,6 +237,17 @@ class EvaluateOptions(_Options):
     """Rows in each figure."""
     seed: NonNegativeInt
     """Of the bootstrap, the floor's random pictures, and the figures' examples."""
+
+
+class SweepOptions(_Options):
+    """A grid of runs."""
+
+    options: dict[str, Any] = {}
+    """Options that all points have in common, by dotted name."""
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
+    """Options by dotted name, each with the values that it takes; every combination is a point."""
+    seeds: list[NonNegativeInt] = Field([0, 1, 2], min_length=1)
+    """Values of `train.seed` that every combination is run with: the pictures that are asked for stay the same."""
 
 
 class PretrainOptions(_Options):

@@ -5,6 +5,7 @@ from itertools import accumulate
 from kedro.pipeline import Pipeline
 
 from partcraft_kedro.pipelines.evaluate.pipeline import create_pipeline as evaluate
+from partcraft_kedro.pipelines.experiments.pipeline import create_pipeline as experiments
 from partcraft_kedro.pipelines.features.pipeline import create_pipeline as features
 from partcraft_kedro.pipelines.generate.pipeline import create_pipeline as generate
 from partcraft_kedro.pipelines.images.pipeline import create_download_pipeline as download
@@ -14,6 +15,9 @@ from partcraft_kedro.pipelines.pretrain.pipeline import create_pipeline as pretr
 from partcraft_kedro.pipelines.prompts.pipeline import create_pipeline as prompts
 from partcraft_kedro.pipelines.report.pipeline import create_pipeline as report
 from partcraft_kedro.pipelines.train.pipeline import create_pipeline as train
+
+# What a sweep keeps of each of its points.
+_OF_A_POINT = ("score_table", "training_samples", "reconstructions_figure", "compositions_figure")
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -28,4 +32,12 @@ def register_pipelines() -> dict[str, Pipeline]:
         "report": report(),
     }
     up_to = dict(zip(stages, accumulate(stages.values()), strict=True))
-    return {"__default__": up_to["report"], **up_to, "download": download(), "pretrain": pretrain()}
+    everything = up_to["report"]
+    return {
+        "__default__": everything,
+        **up_to,
+        "point": everything.to_outputs(*_OF_A_POINT),
+        "experiments": experiments(),
+        "download": download(),
+        "pretrain": pretrain(),
+    }

@@ -13,6 +13,7 @@ DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow",)
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
+    "config_patterns": {"sweeps": ["sweeps*"]},
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     "custom_resolvers": {
         "root": lambda: Path(__file__).resolve().parents[2].as_posix(),

@@ -3,17 +3,22 @@
 A stage works in a folder named after its fingerprint: a hash of its options, its inputs' fingerprints and its
 version. A finished folder is reused as it is; an unfinished one is gone on with; a changed option means another
 folder. Files are written beside their place and renamed, and only the last one written says "finished", so
-nothing half-written is ever taken for whole.
+nothing half-written is ever taken for whole. Runs beside each other that need the same stage take turns: one works,
+the others wait and find it finished.
 """
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
+
+_logger = logging.getLogger(__name__)
 
 
 def fingerprint_of(value: Any) -> str:
@@ -31,6 +36,7 @@ def fingerprint_of(value: Any) -> str:
 class Stage:
     """One stage's folder under `parent`, named `<name>-<fingerprint>`.
 
+    As a context manager it keeps every other process out of an unfinished folder; a process that dies lets go.
     version: raised whenever the library would compute something else from the same options and inputs.
     """
 
@@ -41,6 +47,19 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "stage.json").exists():
             write_json(self.folder / "stage.json", self.key)
+
+    def __enter__(self) -> "Stage":
+        self._lock = FileLock(self.folder / ".lock")
+        if not self.finished:
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                _logger.warning("Another run is at work on %s: waiting until it is done.", self.folder)
+                self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     @property
     def finished(self) -> bool:

@@ -1,6 +1,5 @@
 """What goes to MLflow while nodes run. Without an active run nothing is logged."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,10 +25,10 @@ def log_curve(history: pd.DataFrame) -> None:
         log_step(int(row.pop("step")), row)
 
 
-def log_picture(path: Path, folder: str) -> None:
-    """Log a picture that lies on disk."""
+def log_image(step: int, image: Image.Image) -> None:
+    """Log one picture of the series `samples`, which MLflow shows over steps and beside those of other runs."""
     if mlflow := active_mlflow():
-        mlflow.log_artifact(str(path), folder)
+        mlflow.log_image(image, key="samples", step=step)
 
 
 def side_by_side(pictures: list[Image.Image]) -> Image.Image:

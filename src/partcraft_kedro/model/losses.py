@@ -4,19 +4,27 @@ import torch
 import torch.nn.functional as F
 
 
-def attention_loss(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def attention_loss(
+    maps: torch.Tensor, masks: torch.Tensor, loss: str = "cross_entropy", normalisation: str = "parts"
+) -> torch.Tensor:
     """Eq. 5: the binary cross-entropy between each token's share of the attention and its part's mask.
 
     maps: Ā, (batch, part, height, width), all zero for a part without a token; masks: S, the same shape, 0 or 1.
-    At each location the parts compete: Â_m = Ā_m / Σ_k Ā_k. The mean is over locations and over the parts that have a
-    token, then over pictures, so that a batch's loss is the mean of its pieces' losses.
-    Computed in float32: half precision has no gradient at exact zeros.
+    normalisation: `parts`, at each location the parts compete, Â_m = Ā_m / Σ_k Ā_k; `maximum`, each map is divided by
+    its own maximum (Break-a-Scene, Avrahami et al. 2023, arXiv:2305.16311, Eq. 2).
+    loss: `cross_entropy`, or Break-a-Scene's `squared_error`.
+    The mean is over locations and over the parts that have a token, then over pictures, so that a batch's loss is the
+    mean of its pieces' losses. Computed in float32: half precision has no gradient at exact zeros.
     """
-    maps = maps.float()
+    maps, masks = maps.float(), masks.float()
     present = (maps.detach().flatten(2).amax(-1) > 0).float()  # (batch, part)
-    shares = maps / maps.sum(1, keepdim=True).clamp(min=1e-12)
-    entropy = F.binary_cross_entropy(shares.clamp(1e-6, 1 - 1e-6), masks.float(), reduction="none")
-    of_parts = entropy.mean((2, 3)) * present
+    whole = maps.sum(1, keepdim=True) if normalisation == "parts" else maps.amax((2, 3), keepdim=True)
+    shares = maps / whole.clamp(min=1e-12)
+    if loss == "cross_entropy":
+        errors = F.binary_cross_entropy(shares.clamp(1e-6, 1 - 1e-6), masks, reduction="none")
+    else:
+        errors = (shares - masks).square()
+    of_parts = errors.mean((2, 3)) * present
     return (of_parts.sum(1) / present.sum(1).clamp(min=1)).mean()
 
 

@@ -20,10 +20,12 @@ from partcraft_kedro.prompts import PartToken
 from partcraft_kedro.randomness import derive_seed
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+_KEY_VALUE = ("attn2.to_k.weight", "attn2.to_v.weight")
+_LORA, _WEIGHTS = "pytorch_lora_weights.safetensors", "unet.safetensors"
 
 
 class PartCraft:
-    """A frozen pipeline, its part prompts, and the two things that learn: part encoder and LoRA."""
+    """A pipeline, its part prompts, and what learns: the part encoder, and LoRA or weights of the U-Net."""
 
     def __init__(self, pipeline: StableDiffusionPipeline, part_encoder: PartEncoder, settings: dict):
         self.pipeline = pipeline
@@ -40,14 +42,16 @@ class PartCraft:
         precision: str = "auto",
         *,
         variants: list[int],
+        unet: str,
         rank: int,
         lora_layers: str,
         bottleneck_layers: int,
         seed: int,
     ) -> "PartCraft":
-        """A fresh model: LoRA that changes nothing yet, part tokens at the scale of words.
+        """A fresh model, which draws as the base does, with part tokens at the scale of words.
 
-        variants: the number of variants of each part, background first.
+        variants: the number of variants of each part, background first; unet: what learns of the U-Net, `frozen` for
+        nothing, `lora`, `key_value` of cross-attention, or the `full` U-Net; rank, lora_layers: of LoRA.
         """
         pipeline = load_base(base, device)
         words = pipeline.text_encoder.get_input_embeddings().weight
@@ -56,11 +60,15 @@ class PartCraft:
             encoder = PartEncoder(
                 len(variants) - 1, max(variants), words.shape[1], layers=bottleneck_layers, scale=float(words.std())
             )
-            kinds = ("attn2",) if lora_layers == "cross" else ("attn1", "attn2")
-            targets = [f"{kind}.{projection}" for kind in kinds for projection in _PROJECTIONS]
-            pipeline.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+            if unet == "lora":
+                kinds = ("attn2",) if lora_layers == "cross" else ("attn1", "attn2")
+                targets = [f"{kind}.{projection}" for kind in kinds for projection in _PROJECTIONS]
+                pipeline.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+        for name, weight in pipeline.unet.named_parameters():
+            if unet == "full" or (unet == "key_value" and name.endswith(_KEY_VALUE)):
+                weight.requires_grad_()
         compute_in(pipeline, compute_type(precision, pipeline.device.type))
-        settings = {"base": base, "variants": variants, "bottleneck_layers": bottleneck_layers, "rank": rank}
+        settings = {"base": base, "variants": variants, "bottleneck_layers": bottleneck_layers, "unet": unet}
         return cls(pipeline, encoder, settings)
 
     def autocast(self) -> torch.autocast:
@@ -71,23 +79,28 @@ class PartCraft:
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything that learns, by name."""
         encoder = {f"part_encoder.{name}": p for name, p in self.part_encoder.named_parameters()}
-        lora = {f"unet.{name}": p for name, p in self.pipeline.unet.named_parameters() if p.requires_grad}
-        return encoder | lora
+        unet = {f"unet.{name}": p for name, p in self.pipeline.unet.named_parameters() if p.requires_grad}
+        return encoder | unet
 
     def save_adapter(self, folder: Path, training: dict) -> None:
-        """Write the adapter: LoRA in diffusers' format, encoder and tokens in safetensors, settings, a model card.
+        """Write the adapter: LoRA in diffusers' format, or the U-Net's trained weights under diffusers' names; encoder
+        and tokens in safetensors, settings, a model card.
 
         training: what the settings should tell about how it was made.
         """
         unet = self.pipeline.unet
-        config = unet.peft_config["default"].to_dict()
-        config["target_modules"] = sorted(config["target_modules"])  # a set, in random order
-        self.pipeline.save_lora_weights(
-            folder,
-            unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
-            unet_lora_adapter_metadata=config,
-        )
-        _sort_header(folder / "pytorch_lora_weights.safetensors")
+        if self.settings["unet"] == "lora":
+            config = unet.peft_config["default"].to_dict()
+            config["target_modules"] = sorted(config["target_modules"])  # a set, in random order
+            self.pipeline.save_lora_weights(
+                folder,
+                unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
+                unet_lora_adapter_metadata=config,
+            )
+            _sort_header(folder / _LORA)
+        elif self.settings["unet"] != "frozen":
+            trained = {name: p.detach().cpu().contiguous() for name, p in unet.named_parameters() if p.requires_grad}
+            save_file(trained, folder / _WEIGHTS)
         state = {name: weight.detach().cpu().contiguous() for name, weight in self.part_encoder.state_dict().items()}
         save_file(state, folder / "part_encoder.safetensors")
         with torch.no_grad():
@@ -109,6 +122,7 @@ class PartCraft:
         try:
             settings = json.loads((folder / "adapter.json").read_text())
             state = load_file(folder / "part_encoder.safetensors")
+            weights = load_file(folder / _WEIGHTS) if settings["unet"] in ("key_value", "full") else {}
         except Exception as error:
             raise UserError(
                 f"{folder} does not hold a whole adapter ({error}): train again, or choose another."
@@ -121,9 +135,11 @@ class PartCraft:
         )
         encoder.load_state_dict(state)
         encoder.eval().requires_grad_(False)
-        pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
+        if settings["unet"] == "lora":
+            pipeline.load_lora_weights(folder, weight_name=_LORA)
+            pipeline.fuse_lora()
+            pipeline.unload_lora_weights()
+        pipeline.unet.load_state_dict(weights, strict=False)
         compute_in(pipeline, compute_type(precision, pipeline.device.type))
         return cls(pipeline, encoder, settings)
 
@@ -141,20 +157,25 @@ def _sort_header(path: Path) -> None:
 def _model_card(settings: dict) -> str:
     training = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings["training"].items()))
     counts = ", ".join(map(str, settings["variants"]))
+    unet = {
+        "frozen": "",
+        "lora": f"| `{_LORA}` | LoRA, for `pipeline.load_lora_weights` |\n",
+        "key_value": f"| `{_WEIGHTS}` | the U-Net's key and value weights, for `unet.load_state_dict` |\n",
+        "full": f"| `{_WEIGHTS}` | the U-Net's weights, for `unet.load_state_dict` |\n",
+    }[settings["unet"]]
     return f"""---
 base_model: {settings["base"]}
 library_name: diffusers
-tags: [partcraft, lora, text-to-image]
+tags: [partcraft, text-to-image]
 ---
 # PartCraft adapter
 
-Part tokens and LoRA for the base model `{settings["base"]}`. Part 0 is the background; the parts have
+Part tokens for the base model `{settings["base"]}`. Part 0 is the background; the parts have
 {counts} variants. A prompt mixes words and tokens: `a photo of a [0,1] [2,3]`.
 
 | file | content |
 |---|---|
-| `pytorch_lora_weights.safetensors` | LoRA of rank {settings["rank"]}, for `pipeline.load_lora_weights` |
-| `part_tokens.safetensors` | one word embedding for each token `[m,k]` |
+{unet}| `part_tokens.safetensors` | one word embedding for each token `[m,k]` |
 | `part_encoder.safetensors` | the encoder that made them, to go on training |
 | `adapter.json` | what is needed to use them |
 

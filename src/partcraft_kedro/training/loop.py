@@ -65,7 +65,7 @@ def train(
                 progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
                 on_log(done, means)
             # Before the checkpoint: a run killed while it samples comes back here, and no sample is missing.
-            if done % options.sample_every == 0 and done < options.steps:
+            if done % options.sample_every == 0 or done == options.steps:
                 capture.watch(None)
                 on_sample(done, model)
             if done % options.checkpoint_every == 0 or done == options.steps:
@@ -142,9 +142,14 @@ class _Trainer:
         self._checkpoint = folder / "checkpoint.safetensors"
         self._losses = folder / "losses.csv"
         self._fingerprint = fingerprint
-        rest = [parameter for name, parameter in parameters.items() if name != _TABLE]
+        unet = [parameter for name, parameter in parameters.items() if name.startswith("unet.")]
+        encoder = [
+            parameter for name, parameter in parameters.items() if name != _TABLE and not name.startswith("unet.")
+        ]
+        rate = options.learning_rate * options.unet_learning_rate_factor
         groups = [
-            {"params": rest, "weight_decay": options.weight_decay},
+            {"params": unet, "weight_decay": options.weight_decay, "lr": rate},
+            {"params": encoder, "weight_decay": options.weight_decay},
             {"params": [parameters[_TABLE]], "weight_decay": 0.0},
         ]
         self._optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
@@ -11,6 +12,7 @@ from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.losses import attention_inside, attention_loss, min_snr_weights
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
+from partcraft_kedro.parts.predictor import ABSENT
 from partcraft_kedro.prompts import compose_prompt
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 from partcraft_kedro.training.cache import TrainingCache
@@ -47,7 +49,8 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
 
     rng = numpy_generator(seed, "batch", step)
     flips = rng.integers(0, 2, size)
-    prompts = [compose_prompt(cache.codes[row], rng, options.template_probability) for row in rows]
+    codes = [_some_parts(cache.codes[row], rng) if options.union_sampling else cache.codes[row] for row in rows]
+    prompts = [compose_prompt(code, rng, options.template_probability) for code in codes]
     ids, columns = model.prompts.tokenize(prompts)
 
     generator = torch_generator(seed, "noise", step)
@@ -69,6 +72,23 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
     return Batch(*(tensor.to(device) for tensor in vars(batch).values()))
 
 
+def _some_parts(code: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A code with a random subset of its parts, at least one, the others absent: Break-a-Scene's union sampling."""
+    present = np.flatnonzero(code != ABSENT)
+    kept = rng.permutation(present)[: rng.integers(1, len(present) + 1)]
+    return np.where(np.isin(np.arange(len(code)), kept), code, ABSENT)
+
+
+def _named_places(batch: Batch) -> torch.Tensor:
+    """1 where a part of the prompt is, else 0, at the latents' resolution: (n, 1, h, w).
+
+    Break-a-Scene's masked diffusion loss (Avrahami et al. 2023, arXiv:2305.16311, Eq. 1) is the mean over all
+    places of the error times this.
+    """
+    union = (batch.masks & (batch.columns >= 0)[..., None, None]).any(1, keepdim=True)
+    return F.interpolate(union.float(), size=batch.latents.shape[-2:], mode="nearest")
+
+
 def training_loss(
     model: PartCraft, capture: AttentionCapture, noise_schedule: DDPMScheduler, batch: Batch, options: TrainOptions
 ) -> dict[str, torch.Tensor]:
@@ -87,12 +107,15 @@ def training_loss(
         words = model.prompts.encode(batch.ids)
         predicted = model.pipeline.unet(noisy, batch.timesteps, words, return_dict=False)[0]
 
-    errors = F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3))
+    errors = F.mse_loss(predicted, target, reduction="none")
+    if options.masked_loss:
+        errors = errors * _named_places(batch)
+    errors = errors.mean((1, 2, 3))
     if options.snr_gamma is not None:
         alphas = noise_schedule.alphas_cumprod.to(errors.device)
         errors = errors * min_snr_weights(alphas, batch.timesteps, options.snr_gamma, prediction_type)
     maps = capture.maps()
-    of_attention = attention_loss(maps, batch.masks)
+    of_attention = attention_loss(maps, batch.masks, options.attention_loss, options.attention_normalisation)
     return {
         "loss": errors.mean() + options.attention_weight * of_attention,
         "loss_ldm": errors.mean().detach(),

@@ -22,7 +22,7 @@ def score_pictures(
     data: DataOptions,
 ) -> tuple[pd.DataFrame, dict]:
     """Score every generated picture, with ceiling and floor; returns the rows and the summary."""
-    stage = Stage(
+    with Stage(
         data.layer("07_model_output"),
         "scores",
         version=3,
@@ -33,63 +33,63 @@ def score_pictures(
             "matching": fingerprint_of(discovery_scores["matching"]),
             "judge": fingerprint_of(TINY / "judge"),
         },
-    )
-    table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
-    if not stage.finished:
-        from partcraft_kedro.evaluation import distances, metrics, scores
-        from partcraft_kedro.evaluation.judge import Judge
-        from partcraft_kedro.evaluation.part_identity import PartIdentity
-        from partcraft_kedro.images.creatures import LABELS
-        from partcraft_kedro.model.base import load_base, picture_size
-        from partcraft_kedro.parts.predictor import PartPredictor
+    ) as stage:
+        table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
+        if not stage.finished:
+            from partcraft_kedro.evaluation import distances, metrics, scores
+            from partcraft_kedro.evaluation.judge import Judge
+            from partcraft_kedro.evaluation.part_identity import PartIdentity
+            from partcraft_kedro.images.creatures import LABELS
+            from partcraft_kedro.model.base import load_base, picture_size
+            from partcraft_kedro.parts.predictor import PartPredictor
 
-        pipeline = load_base(base.model, base.device)
-        size = picture_size(pipeline)
-        predictor = PartPredictor.load(part_predictor)
-        judge = matching = None
-        if "mask_path" in records:
-            judge = Judge.load(TINY / "judge" / "judge.safetensors")
-            matching = {int(found): LABELS.index(true) for found, true in discovery_scores["matching"].items()}
-        folder = data.folder / generated_pictures["folder"]
-        rows = scores.score_pictures(
-            picture_plan,
-            records.set_index("id"),
-            folder,
-            data.folder,
-            predictor=predictor,
-            vae=pipeline.vae,
-            size=size,
-            seed=evaluate.seed,
-            judge=judge,
-            matching=matching,
-        )
-        if evaluate.part_identity:
-            identity = PartIdentity(
-                evaluate.part_identity,
-                clustered=features.model,
-                part_count=predictor.part_count,
-                least_patches=predictor.least_patches,
-                device=base.device,
+            pipeline = load_base(base.model, base.device)
+            size = picture_size(pipeline)
+            predictor = PartPredictor.load(part_predictor)
+            judge = matching = None
+            if "mask_path" in records:
+                judge = Judge.load(TINY / "judge" / "judge.safetensors")
+                matching = {int(found): LABELS.index(true) for found, true in discovery_scores["matching"].items()}
+            folder = data.folder / generated_pictures["folder"]
+            rows = scores.score_pictures(
+                picture_plan,
+                records.set_index("id"),
+                folder,
+                data.folder,
+                predictor=predictor,
+                vae=pipeline.vae,
+                size=size,
+                seed=evaluate.seed,
+                judge=judge,
+                matching=matching,
             )
-            known = {"predictor": predictor, "vae": pipeline.vae, "size": size, "seed": evaluate.seed}
-            rows = rows.join(scores.score_identity(identity, rows, records.set_index("id"), data.folder, **known))
-        result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
-        reconstructed = rows[rows["kind"] == "reconstruction"]
-        embedders = {
-            "distance": distances.judge_embedder(judge) if judge else distances.dinov2_embedder(features.model)
-        }
-        if evaluate.inception:
-            embedders["fid"] = distances.inception_embedder(evaluate.inception.expanduser(), base.device)
-        real = [data.folder / path for path in records["path"]]
-        made = [data.folder / path for path in reconstructed["path"]]
-        for name, embedder in embedders.items():
-            embedded = [distances.embed_pictures(embedder, paths, size) for paths in (real, made)]
-            result[name] = distances.compare(*embedded, features=embedder.name, reference="all real pictures")
-        codes, found = np.stack(rows["code"]), np.stack(rows["found"])
-        result["entries_absent_in_both"] = metrics.both_absent(codes, found)
-        write_file(table, rows.to_parquet)
-        write_json(summary, result)
-        stage.finish()
+            if evaluate.part_identity:
+                identity = PartIdentity(
+                    evaluate.part_identity,
+                    clustered=features.model,
+                    part_count=predictor.part_count,
+                    least_patches=predictor.least_patches,
+                    device=base.device,
+                )
+                known = {"predictor": predictor, "vae": pipeline.vae, "size": size, "seed": evaluate.seed}
+                rows = rows.join(scores.score_identity(identity, rows, records.set_index("id"), data.folder, **known))
+            result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
+            reconstructed = rows[rows["kind"] == "reconstruction"]
+            embedders = {
+                "distance": distances.judge_embedder(judge) if judge else distances.dinov2_embedder(features.model)
+            }
+            if evaluate.inception:
+                embedders["fid"] = distances.inception_embedder(evaluate.inception.expanduser(), base.device)
+            real = [data.folder / path for path in records["path"]]
+            made = [data.folder / path for path in reconstructed["path"]]
+            for name, embedder in embedders.items():
+                embedded = [distances.embed_pictures(embedder, paths, size) for paths in (real, made)]
+                result[name] = distances.compare(*embedded, features=embedder.name, reference="all real pictures")
+            codes, found = np.stack(rows["code"]), np.stack(rows["found"])
+            result["entries_absent_in_both"] = metrics.both_absent(codes, found)
+            write_file(table, rows.to_parquet)
+            write_json(summary, result)
+            stage.finish()
     import json
 
     return pd.read_parquet(table), json.loads(summary.read_text())

@@ -11,7 +11,7 @@ def extract_features(records: pd.DataFrame, features: FeaturesOptions, data: Dat
     """Extract features in shards; returns their folder, relative to the data folder, their fingerprint, and what
     `FeatureExtractor` was given."""
     extractor_options = features.model_dump(include={"model", "layer", "final_norm", "mirrored"})
-    stage = Stage(
+    with Stage(
         data.layer("04_feature"),
         "features",
         version=2,
@@ -20,15 +20,15 @@ def extract_features(records: pd.DataFrame, features: FeaturesOptions, data: Dat
             "records": fingerprint_of(records),
             "model": model_fingerprint(features.model, "feature_extractor", "features.model"),
         },
-    )
-    if not stage.finished:
-        from partcraft_kedro.features.extractor import FeatureExtractor
-        from partcraft_kedro.features.shards import write_shards
+    ) as stage:
+        if not stage.finished:
+            from partcraft_kedro.features.extractor import FeatureExtractor
+            from partcraft_kedro.features.shards import write_shards
 
-        paths = [data.folder / path for path in records["path"]]
-        extractor = FeatureExtractor(**extractor_options)
-        sizes = features.model_dump(include={"batch_size", "shard_size", "workers"})
-        write_shards(extractor, paths, stage.folder, **sizes)
-        stage.finish({"pictures": len(paths), "grid": extractor.grid, "width": extractor.width})
+            paths = [data.folder / path for path in records["path"]]
+            extractor = FeatureExtractor(**extractor_options)
+            sizes = features.model_dump(include={"batch_size", "shard_size", "workers"})
+            write_shards(extractor, paths, stage.folder, **sizes)
+            stage.finish({"pictures": len(paths), "grid": extractor.grid, "width": extractor.width})
     folder = stage.folder.relative_to(data.folder).as_posix()
     return {"folder": folder, "fingerprint": stage.fingerprint, "extractor": extractor_options, **stage.summary}

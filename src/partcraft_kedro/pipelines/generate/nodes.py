@@ -39,36 +39,36 @@ def generate_pictures(
     data: DataOptions,
 ) -> dict:
     """Sample every planned picture; returns their folder, relative to the data folder, and its fingerprint."""
-    stage = Stage(
+    with Stage(
         data.layer("07_model_output"),
         "pictures",
         version=2,
         options={"sampling": generate.sampling.model_dump(), "seed": generate.seed, "precision": base.precision},
         inputs={"plan": fingerprint_of(picture_plan), "adapter": fingerprint_of(adapter)},
-    )
-    if not stage.finished:
-        from partcraft_kedro.generation.sampling import write_pictures
-        from partcraft_kedro.model.partcraft import PartCraft
-        from partcraft_kedro.parts.predictor import PartPredictor
+    ) as stage:
+        if not stage.finished:
+            from partcraft_kedro.generation.sampling import write_pictures
+            from partcraft_kedro.model.partcraft import PartCraft
+            from partcraft_kedro.parts.predictor import PartPredictor
 
-        model = PartCraft.load(adapter, base.device, base.precision)
-        predictor = PartPredictor.load(part_predictor)
-        of_adapter = model.settings["variants"]
-        of_predictor = [len(variants) for variants in predictor.variants]
-        if of_adapter != of_predictor:
-            raise UserError(
-                f"The adapter {adapter} was made for M={len(of_adapter) - 1} parts with {of_adapter} variants, but "
-                f"the part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the "
-                "predictor's version that belongs to it."
+            model = PartCraft.load(adapter, base.device, base.precision)
+            predictor = PartPredictor.load(part_predictor)
+            of_adapter = model.settings["variants"]
+            of_predictor = [len(variants) for variants in predictor.variants]
+            if of_adapter != of_predictor:
+                raise UserError(
+                    f"The adapter {adapter} was made for M={len(of_adapter) - 1} parts with {of_adapter} variants, but "
+                    f"the part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the "
+                    "predictor's version that belongs to it."
+                )
+            write_pictures(
+                model,
+                list(picture_plan["prompt"]),
+                list(picture_plan["id"]),
+                generate.sampling,
+                generate.seed,
+                stage.folder,
             )
-        write_pictures(
-            model,
-            list(picture_plan["prompt"]),
-            list(picture_plan["id"]),
-            generate.sampling,
-            generate.seed,
-            stage.folder,
-        )
-        stage.finish()
+            stage.finish()
     folder = stage.folder.relative_to(data.folder).as_posix()
     return {"folder": folder, "fingerprint": stage.fingerprint, "pictures": len(picture_plan)}

@@ -57,12 +57,12 @@ def _folder(images: ImagesOptions, data: DataOptions) -> Path:
 
 def _draw_creatures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
     options = images.model_dump(include={"species", "pictures_per_species", "test_fraction", "seed"})
-    stage = Stage(data.layer("01_raw"), "pictures", version=1, options=options, inputs={})
-    table = stage.folder / "records.parquet"
-    if not stage.finished:
-        records = library.draw_creatures(stage.folder, data.folder, **options)
-        write_file(table, records.to_parquet)
-        stage.finish()
+    with Stage(data.layer("01_raw"), "pictures", version=1, options=options, inputs={}) as stage:
+        table = stage.folder / "records.parquet"
+        if not stage.finished:
+            records = library.draw_creatures(stage.folder, data.folder, **options)
+            write_file(table, records.to_parquet)
+            stage.finish()
     return pd.read_parquet(table)
 
 
@@ -71,19 +71,19 @@ def check_pictures(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decode every picture once, unless the same bytes have been checked; broken ones go to the quarantine table."""
     hashed = all_records.assign(sha256=library.hash_pictures(all_records, data.folder))
-    stage = Stage(
+    with Stage(
         data.layer("02_intermediate"),
         "checked",
         version=1,
         options=images.model_dump(include={"worst_broken_share"}),
         inputs={"records": fingerprint_of(hashed)},
-    )
-    kept, broken = stage.folder / "records.parquet", stage.folder / "quarantine.parquet"
-    if not stage.finished:
-        records, quarantine = library.check_pictures(hashed, data.folder, images.worst_broken_share)
-        write_file(kept, records.to_parquet)
-        write_file(broken, quarantine.to_parquet)
-        stage.finish()
+    ) as stage:
+        kept, broken = stage.folder / "records.parquet", stage.folder / "quarantine.parquet"
+        if not stage.finished:
+            records, quarantine = library.check_pictures(hashed, data.folder, images.worst_broken_share)
+            write_file(kept, records.to_parquet)
+            write_file(broken, quarantine.to_parquet)
+            stage.finish()
     return pd.read_parquet(kept), pd.read_parquet(broken)
 
 

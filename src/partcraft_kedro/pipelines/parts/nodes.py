@@ -19,25 +19,25 @@ _VARIANTS, _CROPS = 6, 5  # shown of each part, and of each variant
 
 def discover_parts(features: dict, records: pd.DataFrame, parts: PartsOptions, data: DataOptions) -> Path:
     """Fit the three tiers of centroids; returns the part predictor's folder."""
-    stage = Stage(
+    with Stage(
         data.layer("05_model_input"),
         "discovery",
         version=2,
         options=parts.model_dump(exclude={"names"}),
         inputs={"features": features["fingerprint"]},
-    )
-    folder = stage.folder / "part_predictor"
-    if not stage.finished:
-        from partcraft_kedro.features.shards import FeatureShards
-        from partcraft_kedro.parts import discovery
+    ) as stage:
+        folder = stage.folder / "part_predictor"
+        if not stage.finished:
+            from partcraft_kedro.features.shards import FeatureShards
+            from partcraft_kedro.parts import discovery
 
-        training = (records["split"] == "train").to_numpy()
-        shards = FeatureShards(data.folder / features["folder"], training)
-        predictor = discovery.discover_parts(
-            shards, extractor=features["extractor"], **parts.model_dump(exclude={"names"})
-        )
-        write_folder(folder, predictor.save)
-        stage.finish()
+            training = (records["split"] == "train").to_numpy()
+            shards = FeatureShards(data.folder / features["folder"], training)
+            predictor = discovery.discover_parts(
+                shards, extractor=features["extractor"], **parts.model_dump(exclude={"names"})
+            )
+            write_folder(folder, predictor.save)
+            stage.finish()
     return folder
 
 
@@ -46,32 +46,32 @@ def label_pictures(
 ) -> tuple[Path, pd.DataFrame]:
     """Label maps of all pictures, as a folder with one safetensors file, and their codes by record id, with
     their cosines to the variants' centroids."""
-    stage = Stage(
+    with Stage(
         data.layer("05_model_input"),
         "labels",
         version=2,
         options={},
         inputs={"features": features["fingerprint"], "part_predictor": fingerprint_of(part_predictor)},
-    )
-    folder, table = stage.folder / "part_masks", stage.folder / "codes.parquet"
-    if not stage.finished:
-        from safetensors.numpy import save_file
-        from tqdm import tqdm
+    ) as stage:
+        folder, table = stage.folder / "part_masks", stage.folder / "codes.parquet"
+        if not stage.finished:
+            from safetensors.numpy import save_file
+            from tqdm import tqdm
 
-        from partcraft_kedro.features.shards import FeatureShards
-        from partcraft_kedro.parts.predictor import PartPredictor
+            from partcraft_kedro.features.shards import FeatureShards
+            from partcraft_kedro.parts.predictor import PartPredictor
 
-        predictor = PartPredictor.load(part_predictor)
-        label_maps, codes, cosines = [], [], []
-        for chunk in tqdm(FeatureShards(data.folder / features["folder"]), desc="label pictures", unit="shard"):
-            label_maps.append(predictor.label_maps(chunk))
-            for found, of_chunk in zip((codes, cosines), predictor.codes_of(chunk, label_maps[-1]), strict=True):
-                found.extend(of_chunk)
-        maps = np.concatenate(label_maps)
-        write_folder(folder, lambda partial: save_file({"label_maps": maps}, partial / "masks.safetensors"))
-        by_id = pd.DataFrame({"id": records["id"], "code": codes, "cosine": cosines})
-        write_file(table, by_id.to_parquet)
-        stage.finish()
+            predictor = PartPredictor.load(part_predictor)
+            label_maps, codes, cosines = [], [], []
+            for chunk in tqdm(FeatureShards(data.folder / features["folder"]), desc="label pictures", unit="shard"):
+                label_maps.append(predictor.label_maps(chunk))
+                for found, of_chunk in zip((codes, cosines), predictor.codes_of(chunk, label_maps[-1]), strict=True):
+                    found.extend(of_chunk)
+            maps = np.concatenate(label_maps)
+            write_folder(folder, lambda partial: save_file({"label_maps": maps}, partial / "masks.safetensors"))
+            by_id = pd.DataFrame({"id": records["id"], "code": codes, "cosine": cosines})
+            write_file(table, by_id.to_parquet)
+            stage.finish()
     return folder, pd.read_parquet(table)
 
 

@@ -9,13 +9,16 @@ from partcraft_kedro.assets import model_fingerprint
 from partcraft_kedro.options import BaseModelOptions, DataOptions, GenerateOptions, TrainOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_folder
 
-# Options that change nothing of the adapter but its rounding.
-_SILENT = {"log_every", "checkpoint_every", "sample_every", "micro_batch", "gradient_checkpointing", "compile"}
+# Options that change nothing of the adapter but its rounding, and the name of what the others are.
+_SILENT = {
+    *("method", "log_every", "checkpoint_every", "sample_every", "micro_batch", "gradient_checkpointing", "compile")
+}
+_SAMPLES = 8  # pictures sampled while training
 
 
 def cache_latents(records: pd.DataFrame, base: BaseModelOptions, data: DataOptions) -> dict:
     """Encode the training pictures with the VAE, in both flips; returns where, and the fingerprint."""
-    stage = Stage(
+    with Stage(
         data.layer("05_model_input"),
         "latents",
         version=1,
@@ -24,34 +27,36 @@ def cache_latents(records: pd.DataFrame, base: BaseModelOptions, data: DataOptio
             "records": fingerprint_of(records),
             "base": model_fingerprint(base.model, "base", "base.model"),
         },
-    )
-    if not stage.finished:
-        from partcraft_kedro.model.base import load_base, picture_size
-        from partcraft_kedro.training.cache import write_latents
+    ) as stage:
+        if not stage.finished:
+            from partcraft_kedro.model.base import load_base, picture_size
+            from partcraft_kedro.training.cache import write_latents
 
-        pipeline = load_base(base.model, base.device)
-        training = records[records["split"] == "train"]
-        paths = [data.folder / path for path in training["path"]]
-        write_latents(pipeline.vae, paths, picture_size(pipeline), stage.folder)
-        stage.finish({"pictures": len(paths)})
+            pipeline = load_base(base.model, base.device)
+            training = records[records["split"] == "train"]
+            paths = [data.folder / path for path in training["path"]]
+            write_latents(pipeline.vae, paths, picture_size(pipeline), stage.folder)
+            stage.finish({"pictures": len(paths)})
     return {"folder": stage.folder.relative_to(data.folder).as_posix(), "fingerprint": stage.fingerprint}
 
 
 def train_adapter(
     latents: dict,
     prompts: pd.DataFrame,
+    records: pd.DataFrame,
     part_masks: Path,
     part_predictor: Path,
     base: BaseModelOptions,
     options: TrainOptions,
     generate: GenerateOptions,
     data: DataOptions,
-) -> tuple[Path, pd.DataFrame]:
-    """Train, or go on, or find it done; returns the adapter's folder and the losses."""
-    stage = Stage(
+) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Train, or go on, or find it done; returns the adapter's folder, the losses, and a table of the pictures sampled
+    on the way, always of the same prompts and noise: step, id, path, emr, cosim, and source_path, the real picture."""
+    with Stage(
         data.layer("06_models"),
         "training",
-        version=2,
+        version=3,
         options=options.model_dump(exclude=_SILENT) | {"precision": base.precision},
         inputs={
             "latents": latents["fingerprint"],
@@ -59,46 +64,66 @@ def train_adapter(
             "part_masks": fingerprint_of(part_masks),
             "part_predictor": fingerprint_of(part_predictor),
         },
-    )
-    folder, losses = stage.folder / "adapter", stage.folder / "losses.parquet"
-    if stage.finished:
-        history = pd.read_parquet(losses)
-        tracking.log_curve(history)
-        return folder, history
+    ) as stage:
+        folder, losses = stage.folder / "adapter", stage.folder / "losses.parquet"
+        if stage.finished:
+            history = pd.read_parquet(losses)
+            tracking.log_curve(history)
+            samples = _samples(stage)
+            tracking.log_curve(samples.groupby("step")[["emr", "cosim"]].mean().add_prefix("sample_").reset_index())
+            return folder, history, samples
 
-    from safetensors.numpy import load_file
+        import numpy as np
+        from safetensors.numpy import load_file
 
-    from partcraft_kedro.generation.sampling import sample_pictures, to_images
-    from partcraft_kedro.model.partcraft import PartCraft
-    from partcraft_kedro.parts.predictor import PartPredictor
-    from partcraft_kedro.training.cache import TrainingCache
-    from partcraft_kedro.training.loop import train
+        from partcraft_kedro.evaluation.scores import score_codes
+        from partcraft_kedro.generation.sampling import sample_pictures, to_images
+        from partcraft_kedro.model.partcraft import PartCraft
+        from partcraft_kedro.parts.predictor import PartPredictor
+        from partcraft_kedro.training.cache import TrainingCache
+        from partcraft_kedro.training.loop import train
 
-    predictor = PartPredictor.load(part_predictor)
-    training = (prompts["split"] == "train").to_numpy()
-    label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
-    cache = TrainingCache.load(data.folder / latents["folder"], label_maps[training], list(prompts["code"][training]))
-    model = PartCraft.create(
-        base.model,
-        base.device,
-        base.precision,
-        variants=[len(variants) for variants in predictor.variants],
-        rank=options.rank,
-        lora_layers=options.lora_layers,
-        bottleneck_layers=options.bottleneck_layers,
-        seed=options.seed,
-    )
-    shown = prompts[training].iloc[:: max(1, training.sum() // 8)][:8]
+        predictor = PartPredictor.load(part_predictor)
+        training = (prompts["split"] == "train").to_numpy()
+        label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
+        codes = list(prompts["code"][training])
+        cache = TrainingCache.load(data.folder / latents["folder"], label_maps[training], codes)
+        model = PartCraft.create(
+            base.model,
+            base.device,
+            base.precision,
+            variants=[len(variants) for variants in predictor.variants],
+            unet=options.unet,
+            rank=options.rank,
+            lora_layers=options.lora_layers,
+            bottleneck_layers=options.bottleneck_layers,
+            seed=options.seed,
+        )
+        shown = prompts[training].iloc[:: max(1, training.sum() // _SAMPLES)][:_SAMPLES]
+        real = records.set_index("id").loc[shown["id"], "path"]
 
-    def sample(step: int, model: PartCraft) -> None:
-        pictures = sample_pictures(model, list(shown["prompt"]), list(shown["id"]), generate.sampling, options.seed)
-        path = stage.folder / "samples" / f"step_{step:06d}.png"
-        write_file(path, tracking.side_by_side(to_images(pictures)).save)
-        tracking.log_picture(path, "samples")
+        def sample(step: int, model: PartCraft) -> None:
+            pictures = sample_pictures(model, list(shown["prompt"]), list(shown["id"]), generate.sampling, options.seed)
+            images = to_images(pictures)
+            at_step = stage.folder / "samples" / f"step_{step:06d}"
+            paths = [at_step / f"{name}.png" for name in shown["id"]]
+            for path, image in zip(paths, images, strict=True):
+                write_file(path, image.save)
+            scores = score_codes(predictor, np.stack(shown["code"]), np.stack([np.asarray(image) for image in images]))
+            table = pd.DataFrame({"step": step, "id": shown["id"].to_numpy(), **scores[["emr", "cosim"]]})
+            table["path"] = [path.relative_to(data.folder).as_posix() for path in paths]
+            write_file(at_step.with_suffix(".parquet"), table.assign(source_path=real.to_numpy()).to_parquet)
+            tracking.log_step(step, {"sample_emr": table["emr"].mean(), "sample_cosim": table["cosim"].mean()})
+            tracking.log_image(step, tracking.side_by_side(images))
 
-    history = train(model, cache, options, stage.folder, stage.fingerprint, on_log=tracking.log_step, on_sample=sample)
-    facts = {**options.model_dump(), "fingerprint": stage.fingerprint, "pictures": len(cache)}
-    write_folder(folder, lambda partial: model.save_adapter(partial, facts))
-    write_file(losses, history.to_parquet)
-    stage.finish()
-    return folder, history
+        tell = {"on_log": tracking.log_step, "on_sample": sample}
+        history = train(model, cache, options, stage.folder, stage.fingerprint, **tell)
+        facts = {**options.model_dump(exclude={"method"}), "fingerprint": stage.fingerprint, "pictures": len(cache)}
+        write_folder(folder, lambda partial: model.save_adapter(partial, facts))
+        write_file(losses, history.to_parquet)
+        stage.finish()
+        return folder, history, _samples(stage)
+
+
+def _samples(stage: Stage) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(table) for table in sorted(stage.folder.glob("samples/*.parquet"))])

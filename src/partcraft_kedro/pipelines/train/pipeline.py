@@ -14,6 +14,7 @@ def create_pipeline() -> Pipeline:
                 [
                     "latents",
                     "prompts",
+                    "records",
                     "part_masks",
                     "part_predictor",
                     "params:base",
@@ -21,7 +22,7 @@ def create_pipeline() -> Pipeline:
                     "params:generate",
                     "params:data",
                 ],
-                ["adapter", "training_losses"],
+                ["adapter", "training_losses", "training_samples"],
                 name="train_adapter",
             ),
         ],

@@ -1,0 +1,358 @@
+"""The paper's Figs. 5 and 6 and the comparison of methods, each for print (matplotlib) and to explore (plotly).
+
+Both are drawn from one description, a list of panels.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from textwrap import fill
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from plotly.subplots import make_subplots
+
+from partcraft_kedro.evaluation.figures import part_colours
+from partcraft_kedro.experiments.summary import MEASURES, interval_of_mean
+from partcraft_kedro.images.records import load_pictures
+
+_COLOURS = [colour for colour in part_colours(9) if colour != "#f0e442"]  # yellow is lost on white
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "triangle-left")
+_CELL = 128  # pixels of a picture in the figure of stages
+_MOST_STAGES = 8
+_INK = "#555555"
+
+
+class _Key(NamedTuple):
+    """What an entry of the legend looks like, for matplotlib (linestyle, marker, face) and for plotly (the others)."""
+
+    linestyle: str
+    marker: str
+    face: str
+    mode: str
+    symbol: str
+    dash: str
+
+
+_KEYS = {
+    "single seeds": _Key("none", ".", _INK, "markers", "circle", "solid"),
+    "ceiling": _Key("-", "", "none", "lines", "circle", "solid"),
+    "floor": _Key(":", "", "none", "lines", "circle", "dot"),
+    "the paper": _Key("none", "o", "none", "markers", "circle-open", "solid"),
+}
+
+
+@dataclass
+class _Series:
+    """One colour of a panel; arrays are (points,), single: one row a seed with the columns x, values, run_ids."""
+
+    label: str
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    published: np.ndarray
+    single: pd.DataFrame
+
+
+@dataclass
+class _Panel:
+    """One pair of axes. band: the interval is one, without single seeds, which else stand
+    `seed_shift` beside the mean; ticks: text by position, empty: numbers; bounds: (name, from x, to x, value)."""
+
+    title: str
+    x_title: str
+    series: list[_Series]
+    joined: bool
+    band: bool = False
+    seed_shift: float = 0
+    ticks: dict[float, str] = field(default_factory=dict)
+    bounds: list[tuple[str, float, float, float]] = field(default_factory=list)
+
+
+def draw_sweep(summary: pd.DataFrame) -> Figure:
+    """The scores of one sweep (rows of `summarise_seeds`) with 95% intervals over seeds and every single seed.
+
+    One numeric option: the paper's Fig. 5, curves over it, one for each number of composited parts. Else: the settings
+    side by side for each task, between floor and ceiling. The paper's numbers are hollow and dashed.
+    """
+    return _draw(_panels_of_sweep(summary))
+
+
+def plot_sweep(summary: pd.DataFrame) -> go.Figure:
+    """`draw_sweep` to explore: hover for values and MLflow run ids."""
+    return _plot(_panels_of_sweep(summary))
+
+
+def draw_learning(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
+    """EMR and CoSim of the pictures sampled while training, over steps, for each setting of one sweep, mean over seeds
+    with 95% interval; none without samples.
+
+    samples: one row a sampled picture, with the columns run_id, step, id, emr, cosim.
+    """
+    panels = _panels_of_learning(points, samples)
+    return _draw(panels) if panels else None
+
+
+def plot_learning(points: pd.DataFrame, samples: pd.DataFrame) -> go.Figure | None:
+    """`draw_learning` to explore."""
+    panels = _panels_of_learning(points, samples)
+    return _plot(panels) if panels else None
+
+
+def draw_stages(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
+    """The paper's Fig. 6: the real picture, then what was sampled from its code over the stages of training.
+
+    A row for each setting of one sweep, a column for each of at most eight steps; one prompt and one noise throughout:
+    the first picture of the lowest seed. None without samples. samples: with the columns path, source_path.
+    """
+    shown = points.merge(samples, on="run_id")
+    if shown.empty:
+        return None
+    shown = shown[shown["seed"] == shown["seed"].min()]
+    shown = shown[shown["id"] == shown["id"].min()]
+    settings = list(dict.fromkeys(shown["setting"]))
+    steps = np.unique(shown["step"])
+    steps = steps[np.unique(np.linspace(0, len(steps) - 1, _MOST_STAGES).round().astype(int))]
+    figure = Figure(figsize=(1.5 * (len(steps) + 1) + 1.2, 1.75 * len(settings) + 0.5), layout="constrained")
+    axes = figure.subplots(len(settings), len(steps) + 1, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for row, setting in zip(axes, settings, strict=True):
+        of_setting = shown[shown["setting"] == setting].set_index("step")
+        row[0].imshow(_load(of_setting["source_path"].iloc[0]))
+        row[0].set_ylabel(
+            fill(setting, 20, break_long_words=False), fontsize=9, rotation=0, ha="right", va="center", labelpad=8
+        )
+        for axis, step in zip(row[1:], steps, strict=True):
+            if step in of_setting.index:
+                axis.imshow(_load(of_setting.loc[step, "path"]))
+                axis.set_xlabel(f"EMR {of_setting.loc[step, 'emr']:.2f}", fontsize=8)
+    for axis, title in zip(axes[0], ["real picture", *(f"step {step:,}" for step in steps)], strict=True):
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def _load(path: str | Path) -> np.ndarray:
+    return load_pictures([Path(path)], _CELL)[0]
+
+
+def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
+    """A panel for each measure of single pictures: a series for each task over a number, else one for each setting."""
+    shown = summary[summary["measure"].isin(MEASURES.keys()) & summary["mean"].notna()]
+    option, tasks = shown["option"].iloc[0], shown["task"].unique()
+    numbers = _positions(option, shown["setting"].unique())
+    if numbers:
+        label, along, places = "task", "setting", numbers
+        # Just enough for intervals not to lie on each other.
+        width = 0.25 * min((after - before for before, after in pairwise(sorted(numbers.values()))), default=1)
+    else:
+        label, along, places = "setting", "task", {task: i for i, task in enumerate(tasks)}
+        width = 0.7
+    labels = list(shown[label].unique())
+    panels = []
+    for measure in shown["measure"].unique():
+        rows = shown[shown["measure"] == measure]
+        series = []
+        for i, name in enumerate(labels):
+            shift = width * (i - (len(labels) - 1) / 2) / len(labels)
+            of = rows[rows[label] == name]
+            series.append(_series(name, of.assign(x=of[along].map(places) + shift).sort_values("x")))
+        panel = _Panel(MEASURES[measure], f"{option} (log scale)" if numbers else "", series, joined=bool(numbers))
+        panel.seed_shift = 0.3 * width / len(labels)
+        panel.ticks = {x: fill(name, 16, break_long_words=False) for name, x in places.items()}
+        if not numbers:
+            for bound in ("ceiling", "floor"):
+                means = rows.groupby("task")[bound].mean().dropna()
+                panel.bounds += [(bound, places[task] - 0.42, places[task] + 0.42, y) for task, y in means.items()]
+        panels.append(panel)
+    return panels
+
+
+def _positions(option: str, settings: np.ndarray) -> dict[str, float] | None:
+    """Where numbers stand on a logarithmic axis, zero a step to the left of it; none if the settings are no numbers."""
+    try:
+        numbers = [float(setting) for setting in settings]
+    except ValueError:
+        return None
+    if min(numbers) < 0 or max(numbers) == 0:
+        return None
+    logs = np.log10(sorted(number for number in set(numbers) if number > 0))
+    zero = logs[0] - (logs[1] - logs[0] if len(logs) > 1 else 1)
+    places = [float(np.log10(number)) if number else float(zero) for number in numbers]
+    return dict(zip(settings, places, strict=True))
+
+
+def _series(label: str, rows: pd.DataFrame) -> _Series:
+    numbers = [rows[name].to_numpy(float) for name in ("x", "mean", "low", "high", "published")]
+    single = rows[["x", "values", "run_ids"]].explode(["values", "run_ids"])
+    return _Series(label, *numbers, single)
+
+
+def _panels_of_learning(points: pd.DataFrame, samples: pd.DataFrame) -> list[_Panel]:
+    """A panel for EMR and one for CoSim, a series for each setting."""
+    shown = points.merge(samples, on="run_id")
+    keys = ["setting", "run_id", "step"]
+    trainings = shown.groupby(keys, sort=False)[["emr", "cosim"]].mean().reset_index()
+    panels = []
+    for measure in ("emr", "cosim") if len(trainings) else ():
+        series = []
+        for setting, of_setting in trainings.dropna(subset=measure).groupby("setting", sort=False):
+            rows = []
+            for step, of_step in of_setting.groupby("step"):
+                values = of_step[measure]
+                low, high = interval_of_mean(values.to_numpy())
+                row = {"x": step, "mean": values.mean(), "low": low, "high": high, "published": np.nan}
+                rows.append(row | {"values": values.tolist(), "run_ids": of_step["run_id"].tolist()})
+            series.append(_series(setting, pd.DataFrame(rows)))
+        title = f"{MEASURES[measure]} of sampled pictures"
+        panels.append(_Panel(title, "training step", series, joined=True, band=True))
+    return panels
+
+
+def _styles(panels: list[_Panel]) -> dict[str, int]:
+    """The number of each label's colour and marker, the same in every panel."""
+    labels = dict.fromkeys(series.label for panel in panels for series in panel.series)
+    return {label: i % len(_COLOURS) for i, label in enumerate(labels)}
+
+
+def _grid(panels: list[_Panel]) -> tuple[int, int]:
+    """Rows and columns of panels: curves two abreast, settings side by side take the whole width."""
+    columns = 2 if panels[0].joined and len(panels) > 1 else 1
+    return -(-len(panels) // columns), columns
+
+
+def _draw(panels: list[_Panel]) -> Figure:
+    styles, (rows, columns) = _styles(panels), _grid(panels)
+    figure = Figure(figsize=(11.6, 3.4 * rows + 0.8), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        for series in panel.series:
+            colour, marker = _COLOURS[styles[series.label]], _MARKERS[styles[series.label]]
+            x, mean = series.x, series.mean
+            if panel.band:
+                axis.fill_between(x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
+            else:
+                errors = np.stack([mean - series.low, series.high - mean])
+                axis.errorbar(x, mean, errors, color=colour, fmt="none", capsize=3, linewidth=1.2)
+                dots = series.single["x"] + panel.seed_shift
+                axis.plot(dots, series.single["values"], ".", color=colour, markersize=4, alpha=0.7)
+            axis.plot(x, mean, marker, linestyle="-" if panel.joined else "none", color=colour, markersize=6)
+            known = ~np.isnan(series.published)
+            style = {"linestyle": "--" if panel.joined else "none", "color": colour, "markerfacecolor": "none"}
+            axis.plot(x[known], series.published[known], marker, markersize=9, linewidth=1, **style)
+        for name, start, end, value in panel.bounds:
+            axis.plot([start, end], [value, value], color=_INK, linestyle=_KEYS[name].linestyle, linewidth=1.2)
+        axis.set(title=panel.title, xlabel=panel.x_title)
+        if panel.ticks:
+            axis.set_xticks(list(panel.ticks), list(panel.ticks.values()), fontsize=8)
+        axis.grid(alpha=0.3, axis="y")
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=_COLOURS[style],
+            marker=_MARKERS[style],
+            linestyle="none",
+            label=fill(label, 40, break_long_words=False),
+        )
+        for label, style in styles.items()
+    ]
+    for name, key in _keys(panels).items():
+        marks = {"linestyle": key.linestyle, "marker": key.marker, "markerfacecolor": key.face}
+        handles.append(Line2D([], [], color=_INK, label=name, **marks))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False)
+    return figure
+
+
+def _plot(panels: list[_Panel]) -> go.Figure:
+    styles, (rows, columns) = _styles(panels), _grid(panels)
+    specs = [[{} if r * columns + c < len(panels) else None for c in range(columns)] for r in range(rows)]
+    titles = [panel.title for panel in panels]
+    height = 330 * rows + 120
+    spacing = {"horizontal_spacing": 0.08, "vertical_spacing": 90 / (height - 190)}
+    figure = make_subplots(rows, columns, specs=specs, subplot_titles=titles, **spacing)
+    for i, panel in enumerate(panels):
+        place = {"row": 1 + i // columns, "col": 1 + i % columns, "showlegend": False}
+        for series in panel.series:
+            style = styles[series.label]
+            drawn = place | {"legendgroup": series.label, "marker_color": _COLOURS[style]}
+            mode, symbol = "lines+markers" if panel.joined else "markers", _PLOTLY_MARKERS[style]
+            errors = {"array": series.high - series.mean, "arrayminus": series.mean - series.low}
+            if panel.band:
+                known = ~np.isnan(series.low)
+                there_and_back = np.concatenate([series.x[known], series.x[known][::-1]])
+                edge = np.concatenate([series.high[known], series.low[known][::-1]])
+                band = {"fill": "toself", "fillcolor": _COLOURS[style], "opacity": 0.15, "line_width": 0}
+                figure.add_scatter(x=there_and_back, y=edge, mode="lines", hoverinfo="skip", **band, **drawn)
+                errors = None
+            else:
+                dots = {"x": series.single["x"] + panel.seed_shift, "y": series.single["values"], "mode": "markers"}
+                hover = {
+                    "customdata": series.single["run_ids"],
+                    "hovertemplate": "%{y:.3f}<br>run %{customdata}<extra></extra>",
+                }
+                of_seeds = drawn | {"legendgroup": "single seeds", "marker_size": 4, "opacity": 0.7}
+                figure.add_scatter(**dots, **hover, **of_seeds)
+            hover = {"text": _hover_texts(series), "hoverinfo": "text"}
+            marks = {"marker_symbol": symbol, "marker_size": 8, "error_y": errors}
+            figure.add_scatter(x=series.x, y=series.mean, mode=mode, **marks, **hover, **drawn)
+            known = ~np.isnan(series.published)
+            if known.any():
+                marks = {"marker_symbol": f"{symbol}-open", "marker_size": 11, "line_dash": "dash", "line_width": 1}
+                hover = {"hovertemplate": f"the paper, {series.label}: %{{y:.3f}}<extra></extra>"}
+                of_paper = drawn | marks | hover | {"legendgroup": "the paper"}
+                figure.add_scatter(x=series.x[known], y=series.published[known], mode=mode, **of_paper)
+        for name, start, end, value in panel.bounds:
+            line = {"line_color": _INK, "line_dash": _KEYS[name].dash, "line_width": 1.5, "legendgroup": name}
+            hover = {"hovertemplate": f"{name}: %{{y:.3f}}<extra></extra>"}
+            figure.add_scatter(x=[start, end], y=[value, value], mode="lines", **line, **hover, **place)
+        figure.update_xaxes(title_text=panel.x_title, tickangle=0, row=place["row"], col=place["col"])
+        if panel.ticks:
+            texts = [text.replace("\n", "<br>") for text in panel.ticks.values()]
+            figure.update_xaxes(tickvals=list(panel.ticks), ticktext=texts, row=place["row"], col=place["col"])
+    # The legend is of marks that stand nowhere, so that an entry looks the same whatever the panels hold.
+    nowhere = {"x": [None], "y": [None], "showlegend": True}
+    for label, style in styles.items():
+        marks = {"mode": "markers", "marker_color": _COLOURS[style], "marker_symbol": _PLOTLY_MARKERS[style]}
+        figure.add_scatter(
+            name=fill(label, 40, break_long_words=False).replace("\n", "<br>"), legendgroup=label, **marks, **nowhere
+        )
+    for name, key in _keys(panels).items():
+        marks = {"mode": key.mode, "marker_color": _INK, "marker_symbol": key.symbol, "line_dash": key.dash}
+        figure.add_scatter(name=name, legendgroup=name, **marks, **nowhere)
+    figure.update_layout(
+        template="simple_white",
+        height=height,
+        margin={"l": 50, "r": 20, "t": 70, "b": 120},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+    )
+    figure.update_yaxes(showgrid=True)
+    return figure
+
+
+def _hover_texts(series: _Series) -> list[str]:
+    texts = []
+    for mean, low, high in zip(series.mean, series.low, series.high, strict=True):
+        interval = "" if np.isnan(low) else f"<br>95% interval {low:.3f} to {high:.3f}"
+        texts.append(f"{series.label}: {mean:.3f}{interval}")
+    return texts
+
+
+def _keys(panels: list[_Panel]) -> dict[str, _Key]:
+    """The entries of the legend that are no series."""
+    there = {name for panel in panels for name, *_ in panel.bounds}
+    if not all(panel.band for panel in panels):
+        there.add("single seeds")
+    if any(not np.isnan(series.published).all() for panel in panels for series in panel.series):
+        there.add("the paper")
+    return {name: key for name, key in _KEYS.items() if name in there}

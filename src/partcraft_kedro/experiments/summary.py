@@ -1,0 +1,165 @@
+"""Sweeps summed up over seeds: means with intervals, differences from a reference, tables for people.
+
+Every table starts from two: `points`, one row a finished grid point, with the columns sweep, setting, option, seed,
+method, attention_weight (λ_attn), steps, run_id, adapter_version; and `scores`, one row a number, with the columns
+run_id, task, measure, value, ceiling, floor, n, note.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from partcraft_kedro.experiments.published import PAPER_WEIGHT, published_value
+
+MEASURES = {"emr": "EMR", "cosim": "CoSim", "judge": "judge", "part_identity": "part identity"}
+"""What is measured on each picture, and its name for people."""
+
+COLUMNS = {
+    **{("reconstruction", measure): f"reconstruction {name}" for measure, name in MEASURES.items()},
+    ("fid", "frechet"): "FID",
+    ("distance", "frechet"): "Fréchet distance",
+    **{
+        (f"composition of {count}", measure): f"composition of {count} {name}"
+        for measure, name in MEASURES.items()
+        for count in range(1, 5)
+    },
+}
+"""The columns of tables for people, by task and measure."""
+
+
+# Options whose values the paper reports numbers for.
+_PAPER_VARIES = {"train.method", "train.attention_weight"}
+
+
+def column_name(task: str, measure: str) -> str:
+    """What a number is called in tables for people."""
+    return COLUMNS.get((task, measure), f"{task} {measure}")
+
+
+def interval_of_mean(values: np.ndarray) -> tuple[float, float]:
+    """Student's 95% interval of the mean of independent values (n,); NaN for fewer than two."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def summarise_seeds(points: pd.DataFrame, scores: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """One row for each sweep, setting, task and measure, in the grid's order.
+
+    Columns: sweep, option, setting, method, attention_weight, task, measure; mean over the seeds that have a value,
+    with Student's 95% interval low and high; seeds, how many they are; n, the fewest pictures of one; ceiling, floor:
+    means; published, the paper's number (NaN: none), and its source, a letter of SOURCES; run_ids and values, one for
+    each seed; note, the first there is.
+    """
+    keys = ["sweep", "option", "setting", "method", "attention_weight", "task", "measure"]
+    rows = []
+    for key, group in points.merge(scores, on="run_id").groupby(keys, sort=False):
+        of = dict(zip(keys, key, strict=True))
+        measured = group.dropna(subset="value")
+        low, high = interval_of_mean(measured["value"].to_numpy())
+        paper = published_value(dataset, *key[3:]) if _papers_own(of["option"]) else None
+        notes = group["note"].dropna()
+        rows.append(
+            of
+            | {
+                "mean": measured["value"].mean(),
+                "low": low,
+                "high": high,
+                "seeds": len(measured),
+                "n": group["n"].min(),
+                "ceiling": group["ceiling"].mean(),
+                "floor": group["floor"].mean(),
+                "published": paper.value if paper else float("nan"),
+                "source": paper.source if paper else None,
+                "run_ids": measured["run_id"].tolist(),
+                "values": measured["value"].tolist(),
+                "note": notes.iloc[0] if len(notes) else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def reference_of(points: pd.DataFrame) -> str:
+    """What others are compared with: the paper's choice, PartCraft or else a rival at λ_attn .01, or the first."""
+    paper = points[points["option"].map(_papers_own) & (points["attention_weight"] == PAPER_WEIGHT)]
+    return pd.concat([paper[paper["method"] == "partcraft"], paper, points])["setting"].iloc[0]
+
+
+def compare_with(points: pd.DataFrame, scores: pd.DataFrame, reference_setting: str) -> pd.DataFrame:
+    """Each setting of one sweep against a reference, paired over equal seeds; points: of that sweep.
+
+    Columns: setting, task, measure, the mean difference (setting − reference) with Student's 95% interval low and
+    high, seeds: pairs of them, excludes_zero: whether the interval does.
+    """
+    if reference_setting not in set(points["setting"]):
+        raise ValueError(f"{reference_setting!r} is none of the settings {sorted(set(points['setting']))}")
+    values = points.merge(scores, on="run_id")[["setting", "seed", "task", "measure", "value"]]
+    is_reference = values["setting"] == reference_setting
+    pairing = ["seed", "task", "measure"]
+    reference = values[is_reference].drop(columns="setting")
+    pairs = values[~is_reference].merge(reference, on=pairing, suffixes=("", "_reference"), validate="many_to_one")
+    pairs["difference"] = pairs["value"] - pairs["value_reference"]
+    rows = []
+    for key, group in pairs.dropna(subset="difference").groupby(["setting", "task", "measure"], sort=False):
+        low, high = interval_of_mean(group["difference"].to_numpy())
+        rows.append((*key, group["difference"].mean(), low, high, len(group), low > 0 or high < 0))
+    columns = ["setting", "task", "measure", "difference", "low", "high", "seeds", "excludes_zero"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def table_of_sweep(summary: pd.DataFrame) -> pd.DataFrame:
+    """One sweep for people: a row a setting, a column a measure, `mean ± half the interval's width`.
+
+    Where the paper reports any of a column's numbers, they are in a column beside it, each with the letter of its
+    source. summary: rows of one sweep.
+    """
+    table = pd.DataFrame({"seeds": summary.groupby("setting", sort=False)["seeds"].max()})
+    for (task, measure), name in COLUMNS.items():
+        rows = summary[(summary["task"] == task) & (summary["measure"] == measure)].set_index("setting")
+        if rows["mean"].notna().any():
+            table[name] = _show(rows["mean"], rows["low"])
+        if rows["published"].notna().any():
+            table[f"{name}, paper"] = _show(rows["published"]) + " [" + rows["source"] + "]"
+    return table.fillna("–")
+
+
+def table_of_differences(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The result of `compare_with` for people: a row a setting, a column a measure, `difference ± half the interval's
+    width`, with a star where the interval excludes zero."""
+    table = pd.DataFrame(index=pd.Index(comparison["setting"].unique(), name="setting"))
+    for (task, measure), name in COLUMNS.items():
+        rows = comparison[(comparison["task"] == task) & (comparison["measure"] == measure)].set_index("setting")
+        if len(rows):
+            stars = rows["excludes_zero"].map({True: " *", False: ""})
+            table[name] = _show(rows["difference"], rows["low"], sign="+") + stars
+    return table.fillna("–")
+
+
+def table_of_points(points: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Where every number is from: a row a grid point with its MLflow run and adapter, a column each of its values."""
+    table = points[["setting", "seed", "method", "steps", "run_id", "adapter_version"]].copy()
+    for (task, measure), rows in scores.dropna(subset="value").groupby(["task", "measure"], sort=False):
+        values = points["run_id"].map(rows.set_index("run_id")["value"])
+        if values.notna().any():
+            table[column_name(task, measure)] = values
+    return table
+
+
+def _papers_own(option: str) -> bool:
+    """Whether a grid over these options varies nothing but what the paper varies."""
+    return set(option.split(", ")) <= _PAPER_VARIES
+
+
+def _show(means: pd.Series, lows: pd.Series | None = None, sign: str = "") -> pd.Series:
+    """Text of means and, where there is one, half the width of their interval; None where there is no mean."""
+
+    def show(mean: float, low: float) -> str | None:
+        if np.isnan(mean):
+            return None
+        digits = 3 if abs(mean) < 10 else 2
+        return f"{mean:{sign}.{digits}f}" + ("" if np.isnan(low) else f" ± {mean - low:.{digits}f}")
+
+    lows = means * np.nan if lows is None else lows
+    texts = [show(mean, low) for mean, low in zip(means, lows, strict=True)]
+    return pd.Series(texts, index=means.index, dtype=object)
