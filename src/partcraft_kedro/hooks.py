@@ -1,5 +1,7 @@
 """What happens around a run: quiet logs, and MLflow records that compare well."""
 
+import contextlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from partcraft_kedro.tracking import active_mlflow
 
 
 class PartCraftHooks:
-    """Flattens options and final metrics into the MLflow run, and logs the files that the catalog marks.
+    """Flattens options and final metrics into the MLflow run, logs the files that the catalog marks, and registers
+    adapters that were measured.
 
     A dataset with `metadata: {mlflow_artifact: <folder>}` is logged as an artifact when it is saved.
     """
@@ -23,6 +26,7 @@ class PartCraftHooks:
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
         self._catalog = catalog
+        self._adapter: Path | None = None
 
     @hook_impl
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
@@ -47,15 +51,17 @@ class PartCraftHooks:
             return
         if dataset_name in ("discovery_scores", "metrics"):
             tree = {"discovery": data} if dataset_name == "discovery_scores" else data | {"discovery": {}}
-            mlflow.log_metrics(
-                {name: value for name, value in _flatten(tree).items() if isinstance(value, int | float)}
-            )
+            measured = {name: value for name, value in _flatten(tree).items() if isinstance(value, int | float)}
+            mlflow.log_metrics(measured)
+            if dataset_name == "metrics" and self._adapter:
+                _register_adapter(mlflow, self._adapter, measured)
         dataset = self._catalog.get(dataset_name)
         folder = (getattr(dataset, "metadata", None) or {}).get("mlflow_artifact")
         if folder:
             path = Path(str(dataset._get_load_path()))
             (mlflow.log_artifacts if path.is_dir() else mlflow.log_artifact)(str(path), folder)
             if dataset_name == "adapter":
+                self._adapter = path
                 mlflow.set_tag("adapter_version", path.parent.name)
 
 
@@ -65,6 +71,29 @@ class FlatMlflowHook(MlflowHook):
     @hook_impl
     def before_node_run(self) -> None:
         """Nothing: `PartCraftHooks` logs the options, flattened, once a run."""
+
+
+def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) -> None:
+    """Make the adapter a version of the experiment's registered model, with its scores; an equal one is kept."""
+    from mlflow.exceptions import MlflowException
+
+    client, run = mlflow.MlflowClient(), mlflow.active_run()
+    name = client.get_experiment(run.info.experiment_id).name
+    if not client.search_registered_models(f"name = '{name}'"):
+        with contextlib.suppress(MlflowException):  # another run was quicker
+            client.create_registered_model(
+                name, description="PartCraft adapters: part tokens and what learnt with them."
+            )
+    fingerprint = json.loads((adapter / "adapter.json").read_text())["training"]["fingerprint"]
+    known = client.search_model_versions(f"name = '{name}' and tags.fingerprint = '{fingerprint}'")
+    if known:
+        version = known[0].version
+    else:
+        source, tags = f"{run.info.artifact_uri}/adapter/adapter", {"fingerprint": fingerprint}
+        version = client.create_model_version(name, source, run.info.run_id, tags).version
+    for measure, value in measured.items():
+        if measure.endswith((".emr.value", ".cosim.value", ".judge.value")) or measure == "distance.frechet.value":
+            client.set_model_version_tag(name, version, measure.removesuffix(".value"), f"{value:.4f}")
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:

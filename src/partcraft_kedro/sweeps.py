@@ -330,7 +330,7 @@ class _Process:
 
 
 def _die_with_parent() -> None:
-    """On Linux a point dies with the sweep, however that ends; elsewhere it goes on, and the next sweep waits for it."""
+    """On Linux a point dies with the sweep, however that ends; elsewhere it goes on, and the next sweep awaits it."""
     if sys.platform == "linux":
         import ctypes
 

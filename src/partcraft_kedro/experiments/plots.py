@@ -62,8 +62,11 @@ class _Series:
 
 @dataclass
 class _Panel:
-    """One pair of axes. band: the interval is one, without single seeds, which else stand
-    `seed_shift` beside the mean; ticks: text by position, empty: numbers; bounds: (name, from x, to x, value)."""
+    """One pair of axes.
+
+    joined: by lines; band: the interval is a band, without single seeds, which else stand `seed_shift` beside the mean;
+    ticks: text by position, empty: numbers; bounds: (name, from x, to x, value).
+    """
 
     title: str
     x_title: str
@@ -127,9 +130,7 @@ def draw_stages(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     for row, setting in zip(axes, settings, strict=True):
         of_setting = shown[shown["setting"] == setting].set_index("step")
         row[0].imshow(_load(of_setting["source_path"].iloc[0]))
-        row[0].set_ylabel(
-            fill(setting, 20, break_long_words=False), fontsize=9, rotation=0, ha="right", va="center", labelpad=8
-        )
+        row[0].set_ylabel(_wrap(setting, 20), fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
         for axis, step in zip(row[1:], steps, strict=True):
             if step in of_setting.index:
                 axis.imshow(_load(of_setting.loc[step, "path"]))
@@ -143,15 +144,19 @@ def _load(path: str | Path) -> np.ndarray:
     return load_pictures([Path(path)], _CELL)[0]
 
 
+def _wrap(text: str, width: int) -> str:
+    return fill(text, width, break_long_words=False)
+
+
 def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
     """A panel for each measure of single pictures: a series for each task over a number, else one for each setting."""
     shown = summary[summary["measure"].isin(MEASURES.keys()) & summary["mean"].notna()]
     option, tasks = shown["option"].iloc[0], shown["task"].unique()
-    numbers = _positions(option, shown["setting"].unique())
+    numbers = _positions(shown["setting"].unique())
     if numbers:
         label, along, places = "task", "setting", numbers
         # Just enough for intervals not to lie on each other.
-        width = 0.25 * min((after - before for before, after in pairwise(sorted(numbers.values()))), default=1)
+        width = 0.25 * min((after - before for before, after in pairwise(numbers.values())), default=1)
     else:
         label, along, places = "setting", "task", {task: i for i, task in enumerate(tasks)}
         width = 0.7
@@ -166,7 +171,7 @@ def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
             series.append(_series(name, of.assign(x=of[along].map(places) + shift).sort_values("x")))
         panel = _Panel(MEASURES[measure], f"{option} (log scale)" if numbers else "", series, joined=bool(numbers))
         panel.seed_shift = 0.3 * width / len(labels)
-        panel.ticks = {x: fill(name, 16, break_long_words=False) for name, x in places.items()}
+        panel.ticks = {x: _wrap(name, 16) for name, x in places.items()}
         if not numbers:
             for bound in ("ceiling", "floor"):
                 means = rows.groupby("task")[bound].mean().dropna()
@@ -175,8 +180,9 @@ def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
     return panels
 
 
-def _positions(option: str, settings: np.ndarray) -> dict[str, float] | None:
-    """Where numbers stand on a logarithmic axis, zero a step to the left of it; none if the settings are no numbers."""
+def _positions(settings: np.ndarray) -> dict[str, float] | None:
+    """Where numbers stand on a logarithmic axis, from left to right, zero a step to the left of it; none if the settings
+    are no numbers."""
     try:
         numbers = [float(setting) for setting in settings]
     except ValueError:
@@ -186,12 +192,12 @@ def _positions(option: str, settings: np.ndarray) -> dict[str, float] | None:
     logs = np.log10(sorted(number for number in set(numbers) if number > 0))
     zero = logs[0] - (logs[1] - logs[0] if len(logs) > 1 else 1)
     places = [float(np.log10(number)) if number else float(zero) for number in numbers]
-    return dict(zip(settings, places, strict=True))
+    return dict(sorted(zip(settings, places, strict=True), key=lambda item: item[1]))
 
 
 def _series(label: str, rows: pd.DataFrame) -> _Series:
     numbers = [rows[name].to_numpy(float) for name in ("x", "mean", "low", "high", "published")]
-    single = rows[["x", "values", "run_ids"]].explode(["values", "run_ids"])
+    single = rows[["x", "values", "run_ids"]].explode(["values", "run_ids"]).astype({"values": float})
     return _Series(label, *numbers, single)
 
 
@@ -245,8 +251,9 @@ def _draw(panels: list[_Panel]) -> Figure:
                 axis.plot(dots, series.single["values"], ".", color=colour, markersize=4, alpha=0.7)
             axis.plot(x, mean, marker, linestyle="-" if panel.joined else "none", color=colour, markersize=6)
             known = ~np.isnan(series.published)
-            style = {"linestyle": "--" if panel.joined else "none", "color": colour, "markerfacecolor": "none"}
-            axis.plot(x[known], series.published[known], marker, markersize=9, linewidth=1, **style)
+            if known.any():
+                style = {"linestyle": "--" if panel.joined else "none", "color": colour, "markerfacecolor": "none"}
+                axis.plot(x[known], series.published[known], marker, markersize=9, linewidth=1, **style)
         for name, start, end, value in panel.bounds:
             axis.plot([start, end], [value, value], color=_INK, linestyle=_KEYS[name].linestyle, linewidth=1.2)
         axis.set(title=panel.title, xlabel=panel.x_title)
@@ -257,14 +264,7 @@ def _draw(panels: list[_Panel]) -> Figure:
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     handles = [
-        Line2D(
-            [],
-            [],
-            color=_COLOURS[style],
-            marker=_MARKERS[style],
-            linestyle="none",
-            label=fill(label, 40, break_long_words=False),
-        )
+        Line2D([], [], color=_COLOURS[style], marker=_MARKERS[style], linestyle="none", label=_wrap(label, 40))
         for label, style in styles.items()
     ]
     for name, key in _keys(panels).items():
@@ -284,34 +284,7 @@ def _plot(panels: list[_Panel]) -> go.Figure:
     for i, panel in enumerate(panels):
         place = {"row": 1 + i // columns, "col": 1 + i % columns, "showlegend": False}
         for series in panel.series:
-            style = styles[series.label]
-            drawn = place | {"legendgroup": series.label, "marker_color": _COLOURS[style]}
-            mode, symbol = "lines+markers" if panel.joined else "markers", _PLOTLY_MARKERS[style]
-            errors = {"array": series.high - series.mean, "arrayminus": series.mean - series.low}
-            if panel.band:
-                known = ~np.isnan(series.low)
-                there_and_back = np.concatenate([series.x[known], series.x[known][::-1]])
-                edge = np.concatenate([series.high[known], series.low[known][::-1]])
-                band = {"fill": "toself", "fillcolor": _COLOURS[style], "opacity": 0.15, "line_width": 0}
-                figure.add_scatter(x=there_and_back, y=edge, mode="lines", hoverinfo="skip", **band, **drawn)
-                errors = None
-            else:
-                dots = {"x": series.single["x"] + panel.seed_shift, "y": series.single["values"], "mode": "markers"}
-                hover = {
-                    "customdata": series.single["run_ids"],
-                    "hovertemplate": "%{y:.3f}<br>run %{customdata}<extra></extra>",
-                }
-                of_seeds = drawn | {"legendgroup": "single seeds", "marker_size": 4, "opacity": 0.7}
-                figure.add_scatter(**dots, **hover, **of_seeds)
-            hover = {"text": _hover_texts(series), "hoverinfo": "text"}
-            marks = {"marker_symbol": symbol, "marker_size": 8, "error_y": errors}
-            figure.add_scatter(x=series.x, y=series.mean, mode=mode, **marks, **hover, **drawn)
-            known = ~np.isnan(series.published)
-            if known.any():
-                marks = {"marker_symbol": f"{symbol}-open", "marker_size": 11, "line_dash": "dash", "line_width": 1}
-                hover = {"hovertemplate": f"the paper, {series.label}: %{{y:.3f}}<extra></extra>"}
-                of_paper = drawn | marks | hover | {"legendgroup": "the paper"}
-                figure.add_scatter(x=series.x[known], y=series.published[known], mode=mode, **of_paper)
+            _add_series(figure, place, panel, series, styles[series.label])
         for name, start, end, value in panel.bounds:
             line = {"line_color": _INK, "line_dash": _KEYS[name].dash, "line_width": 1.5, "legendgroup": name}
             hover = {"hovertemplate": f"{name}: %{{y:.3f}}<extra></extra>"}
@@ -324,9 +297,7 @@ def _plot(panels: list[_Panel]) -> go.Figure:
     nowhere = {"x": [None], "y": [None], "showlegend": True}
     for label, style in styles.items():
         marks = {"mode": "markers", "marker_color": _COLOURS[style], "marker_symbol": _PLOTLY_MARKERS[style]}
-        figure.add_scatter(
-            name=fill(label, 40, break_long_words=False).replace("\n", "<br>"), legendgroup=label, **marks, **nowhere
-        )
+        figure.add_scatter(name=_wrap(label, 40).replace("\n", "<br>"), legendgroup=label, **marks, **nowhere)
     for name, key in _keys(panels).items():
         marks = {"mode": key.mode, "marker_color": _INK, "marker_symbol": key.symbol, "line_dash": key.dash}
         figure.add_scatter(name=name, legendgroup=name, **marks, **nowhere)
@@ -338,6 +309,34 @@ def _plot(panels: list[_Panel]) -> go.Figure:
     )
     figure.update_yaxes(showgrid=True)
     return figure
+
+
+def _add_series(figure: go.Figure, place: dict, panel: _Panel, series: _Series, style: int) -> None:
+    """Interval and single seeds, then the means, then the paper's numbers. place: row, col and showlegend."""
+    drawn = place | {"legendgroup": series.label, "marker_color": _COLOURS[style]}
+    mode, symbol = "lines+markers" if panel.joined else "markers", _PLOTLY_MARKERS[style]
+    if panel.band:
+        errors = None
+        known = ~np.isnan(series.low)
+        there_and_back = np.concatenate([series.x[known], series.x[known][::-1]])
+        edge = np.concatenate([series.high[known], series.low[known][::-1]])
+        band = {"fill": "toself", "fillcolor": _COLOURS[style], "opacity": 0.15, "line_width": 0}
+        figure.add_scatter(x=there_and_back, y=edge, mode="lines", hoverinfo="skip", **band, **drawn)
+    else:
+        errors = {"array": series.high - series.mean, "arrayminus": series.mean - series.low}
+        dots = {"x": series.single["x"] + panel.seed_shift, "y": series.single["values"], "mode": "markers"}
+        hover = {"hovertemplate": "%{y:.3f}<br>run %{customdata}<extra></extra>"}
+        of_seeds = drawn | hover | {"legendgroup": "single seeds", "marker_size": 4, "opacity": 0.7}
+        figure.add_scatter(**dots, customdata=series.single["run_ids"], **of_seeds)
+    marks = {"marker_symbol": symbol, "marker_size": 8, "error_y": errors}
+    hover = {"text": _hover_texts(series), "hoverinfo": "text"}
+    figure.add_scatter(x=series.x, y=series.mean, mode=mode, **marks, **hover, **drawn)
+    known = ~np.isnan(series.published)
+    if known.any():
+        marks = {"marker_symbol": f"{symbol}-open", "marker_size": 11, "line_dash": "dash", "line_width": 1}
+        hover = {"hovertemplate": f"the paper, {series.label}: %{{y:.3f}}<extra></extra>"}
+        of_paper = drawn | marks | hover | {"legendgroup": "the paper"}
+        figure.add_scatter(x=series.x[known], y=series.published[known], mode=mode, **of_paper)
 
 
 def _hover_texts(series: _Series) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from partcraft_kedro.assets import TINY
+from partcraft_kedro.assets import TINY, model_fingerprint
 from partcraft_kedro.options import BaseModelOptions, DataOptions, EvaluateOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_json
 
@@ -26,12 +26,13 @@ def score_pictures(
         data.layer("07_model_output"),
         "scores",
         version=3,
-        options=evaluate.model_dump(mode="json", exclude={"examples"}),
+        options=evaluate.model_dump(include={"bootstrap", "seed"}),
         inputs={
             "pictures": generated_pictures["fingerprint"],
             "part_predictor": fingerprint_of(part_predictor),
             "matching": fingerprint_of(discovery_scores["matching"]),
             "judge": fingerprint_of(TINY / "judge"),
+            **_weights(evaluate),
         },
     ) as stage:
         table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
@@ -93,6 +94,18 @@ def score_pictures(
     import json
 
     return pd.read_parquet(table), json.loads(summary.read_text())
+
+
+def _weights(evaluate: EvaluateOptions) -> dict[str, str]:
+    """What the stage's key says of the networks that the user names: other weights are another stage."""
+    weights = {}
+    if evaluate.inception and evaluate.inception.expanduser().exists():
+        weights["inception"] = fingerprint_of(evaluate.inception.expanduser())
+    if evaluate.part_identity:
+        weights["part_identity"] = model_fingerprint(
+            evaluate.part_identity, "feature_extractor", "evaluate.part_identity"
+        )
+    return weights
 
 
 def collect_metrics(discovery_scores: dict, generation_scores: dict, training_losses: pd.DataFrame) -> dict:

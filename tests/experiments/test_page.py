@@ -1,0 +1,125 @@
+import base64
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from partcraft_kedro.experiments.page import differences, render_page
+
+HELD = {"base.model": "tiny", "features.model": "tiny", "train.steps": 300, "train.rank": 8, "train.micro_batch": None}
+
+
+class Page(HTMLParser):
+    """Tables as lists of rows, addresses that a browser would fetch, and the text outside scripts and styles."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tables, self.addresses, self.text, self._inside = [], [], "", None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self._inside = tag
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "data", "srcset")]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("th", "td"):
+            self.tables[-1][-1].append("")
+
+    def handle_data(self, data):
+        if self._inside in ("th", "td") and data.strip():
+            self.tables[-1][-1][-1] += data
+        if self._inside not in ("script", "style"):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def both(weights, methods, samples):
+    """The page of both sweeps, on CUB, as text."""
+    points, scores = (pd.concat(tables) for tables in zip(weights, methods, strict=True))
+    return render_page("cub", points, scores, samples, {"attention_weight": HELD, "methods": HELD})
+
+
+@pytest.fixture(scope="module")
+def page(both):
+    return Page(both)
+
+
+def test_the_page_fetches_nothing(both, page):
+    assert both.count("plotly.js v") == 1
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
+    assert not re.search(r"@import|url\(\s*['\"]?http", re.search("<style>.*?</style>", both, re.DOTALL)[0])
+
+
+def test_figures_are_there_and_not_empty(both, page):
+    assert both.count("Plotly.newPlot(") >= 3  # two of scores, one of training
+    (png,) = [address for address in page.addresses if address.startswith("data:")]
+    picture = Image.open(BytesIO(base64.b64decode(png.partition(",")[2]))).convert("RGB")
+    assert (255, 0, 0) in [colour for _, colour in picture.getcolors(1 << 24)]  # the real picture
+
+
+def test_every_point_is_there_with_its_run(page, weights, methods):
+    of_weights, of_methods = page.tables[2], page.tables[5]
+    for table, (points, _) in ((of_weights, weights), (of_methods, methods)):
+        header, *rows = table
+        assert [row[header.index("run_id")] for row in rows] == points["run_id"].tolist()
+        assert [row[header.index("adapter_version")] for row in rows] == points["adapter_version"].tolist()
+    header, *rows = of_weights
+    assert rows[4][header.index("composition of 2 EMR")] == "0.5000"
+
+
+def test_tables_hold_means_differences_and_the_papers_numbers(page):
+    header, *rows = page.tables[3]
+    assert [row[0] for row in rows] == ["partcraft", "break_a_scene", "textual_inversion"]
+    assert rows[1][header.index("reconstruction EMR")] == "0.663 ± 0.038"
+    assert rows[1][header.index("reconstruction EMR, paper")] == "0.390 [b]"
+    header, *rows = page.tables[4]
+    assert [row[0] for row in rows] == ["break_a_scene", "textual_inversion"]
+    assert rows[0][header.index("reconstruction EMR")] == "-0.050 ± 0.000 *"
+    assert "[b] the paper's supplementary material, E.2" in page.text
+
+
+def test_what_was_run_is_told(page):
+    text = " ".join(page.text.split())
+    assert "9 of 300 steps" in text
+    assert "reconstruction: 120; composition of 1: 30" in text
+    assert "Against partcraft" in text
+    assert "Against 0.01" in text
+    assert "FID: needs more pictures" in text
+    assert "train.micro_batchnone" in text.replace(" ", "")
+
+
+def test_nothing_of_training_is_shown_without_samples(weights, samples):
+    html = render_page("creatures", *weights, samples.iloc[:0], {"attention_weight": HELD})
+    assert "While training" not in html
+    assert "<img" not in html
+
+
+def test_text_from_outside_is_no_markup(weights, samples):
+    points, scores = weights
+    scores = scores.assign(note=scores["note"].mask(scores["task"] == "fid", "<script>alert(1)</script>"))
+    html = render_page("<b>", points, scores, samples.iloc[:0], {"attention_weight": HELD})
+    assert "<script>alert" not in html
+    assert "&lt;b&gt;" in html
+
+
+def test_a_single_setting_is_compared_with_nothing(weights, samples):
+    points, scores = weights
+    html = render_page("cub", points[points["setting"] == "0.1"], scores, samples, {"attention_weight": HELD})
+    assert "Against" not in html
+
+
+def test_differences_on_creatures_say_that_nothing_compares():
+    text = " ".join(differences("creatures", HELD))
+    for said in ("no numbers", "drawn creatures", "tiny", "300 steps", "train.rank is 8, the paper's 4."):
+        assert said in text
+
+
+def test_differences_on_photographs_are_what_differs():
+    held = {"train.rank": 4, "train.learning_rate": 0.0001, "train.steps": 1000, "train.bottleneck_layers": None}
+    assert differences("cub", held) == ["train.steps is 1,000, the paper's 299,700."]
+    assert differences("dogs", {"train.steps": 600_000}) == []

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+
+from partcraft_kedro.experiments.plots import draw_learning, draw_stages, draw_sweep, plot_learning, plot_sweep
+from partcraft_kedro.experiments.summary import interval_of_mean, summarise_seeds
+
+
+def traces_of(figure, group):
+    """(x, y) of what plotly draws of a legend's entry, entry aside."""
+    return [
+        (list(map(float, trace.x)), list(map(float, trace.y)))
+        for trace in figure.data
+        if trace.legendgroup == group and not trace.showlegend
+    ]
+
+
+def lines_of(axis):
+    """(x, y) of everything that matplotlib draws as a line."""
+    return [(list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))) for line in axis.lines]
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def has(lines, y):
+    return any(len(values) == len(y) and np.allclose(values, y) for _, values in lines)
+
+
+TASKS = ["reconstruction", *(f"composition of {n}" for n in range(1, 5))]
+# Smallest λ first: .7 − .05 · rank + the mean of 0, .01, .03 over seeds.
+RECONSTRUCTED = 0.7 - 0.05 * np.arange(4, -1, -1) + 0.04 / 3
+
+
+def test_a_number_is_an_axis_with_a_curve_for_each_task(weights):
+    summary = summarise_seeds(*weights, "cub")
+    drawn, plotted = draw_sweep(summary), plot_sweep(summary)
+    assert [axis.get_title() for axis in drawn.axes if axis.get_visible()] == ["EMR", "CoSim", "judge"]
+    emr = drawn.axes[0]
+    assert [tick.get_text() for tick in emr.get_xticklabels()] == ["0.00001", "0.0001", "0.001", "0.01", "0.1"]
+    assert np.allclose(emr.get_xticks(), [-5, -4, -3, -2, -1])  # log10
+    assert list(plotted.layout.xaxis.ticktext) == ["0.00001", "0.0001", "0.001", "0.01", "0.1"]
+    assert np.allclose(plotted.layout.xaxis.tickvals, [-5, -4, -3, -2, -1])
+    assert legend_of(drawn) == [*TASKS, "single seeds", "the paper"]
+    assert [trace.name for trace in plotted.data if trace.showlegend] == legend_of(drawn)
+    for count, task in enumerate(TASKS):
+        assert has(lines_of(emr), RECONSTRUCTED - 0.08 * count)
+        assert has(traces_of(plotted, task), RECONSTRUCTED - 0.08 * count)
+
+
+def test_every_seed_is_shown_and_leads_to_its_run(weights):
+    summary = summarise_seeds(*weights, "cub")
+    seeds = (0.7 - 0.05 * np.arange(4, -1, -1)[:, None] + np.array([0, 0.01, 0.03])).ravel()
+    assert has(lines_of(draw_sweep(summary).axes[0]), seeds)
+    plotted = plot_sweep(summary)
+    assert has(traces_of(plotted, "single seeds"), seeds)
+    first = next(trace for trace in plotted.data if trace.legendgroup == "single seeds")
+    assert list(first.customdata[:3]) == [f"attention_weight-0.00001-{seed}" for seed in range(3)]
+
+
+def test_intervals_are_the_summarys(weights):
+    half = np.ptp(interval_of_mean(np.array([0, 0.01, 0.03]))) / 2
+    plotted = plot_sweep(summarise_seeds(*weights, "cub"))
+    means = next(trace for trace in plotted.data if trace.legendgroup == "reconstruction")
+    assert np.allclose(means.error_y.array, half)
+    assert np.allclose(means.error_y.arrayminus, half)
+    drawn = draw_sweep(summarise_seeds(*weights, "cub")).axes[0]
+    segments = np.array(drawn.collections[0].get_segments())
+    assert np.allclose(np.ptp(segments[:, :, 1], axis=1), 2 * half)
+
+
+def test_the_papers_numbers_are_drawn_where_there_are_any(weights):
+    published = [0.397, 0.425, 0.445, 0.460, 0.339]
+    summary = summarise_seeds(*weights, "cub")
+    assert has(lines_of(draw_sweep(summary).axes[0]), published)
+    assert has(traces_of(plot_sweep(summary), "the paper"), published)
+    without = summarise_seeds(*weights, "creatures")
+    assert "the paper" not in legend_of(draw_sweep(without))
+    assert not traces_of(plot_sweep(without), "the paper")
+
+
+def test_zero_stands_a_step_left_of_the_smallest(weights):
+    summary = summarise_seeds(*weights, "creatures").replace({"setting": {"0.1": "0"}})
+    assert np.allclose(draw_sweep(summary).axes[0].get_xticks(), [-6, -5, -4, -3, -2])
+
+
+def test_settings_stand_side_by_side_between_floor_and_ceiling(methods):
+    summary = summarise_seeds(*methods, "creatures")
+    drawn, plotted = draw_sweep(summary), plot_sweep(summary)
+    emr = drawn.axes[0]
+    assert [tick.get_text() for tick in emr.get_xticklabels()] == TASKS
+    assert legend_of(drawn) == [*methods[0]["setting"].unique(), "single seeds", "ceiling", "floor"]
+    means = 0.7 - 0.08 * np.arange(5) + 0.04 / 3
+    for rank, method in enumerate(methods[0]["setting"].unique()):
+        assert has(lines_of(emr), means - 0.05 * rank)
+        assert has(traces_of(plotted, method), means - 0.05 * rank)
+    # A ceiling for reconstructions alone, a floor for all five tasks, in each of three panels.
+    for lines in (lines_of(emr), traces_of(plotted, "ceiling")[:1]):
+        assert sum(np.allclose(y, 0.95) for _, y in lines) == 1
+    assert sum(np.allclose(y, 0.05) for _, y in lines_of(emr)) == 5
+    assert len(traces_of(plotted, "floor")) == 3 * 5
+
+
+def test_one_seed_is_drawn_without_an_interval(methods):
+    points, scores = methods
+    summary = summarise_seeds(points[points["seed"] == 0], scores, "creatures")
+    first = next(trace for trace in plot_sweep(summary).data if trace.legendgroup == "partcraft")
+    assert np.isnan(first.error_y.array).all()
+    assert has(lines_of(draw_sweep(summary).axes[0]), 0.7 - 0.08 * np.arange(5))
+
+
+def test_learning_is_the_mean_over_pictures_then_seeds(methods, samples):
+    points = methods[0]
+    # Of both pictures .2 · stage + .05, and over seeds a mean of 0, .01, .02.
+    means = 0.2 * np.arange(1, 4) + 0.05 + 0.01
+    half = np.ptp(interval_of_mean(np.array([0, 0.01, 0.02]))) / 2
+    axis = draw_learning(points, samples).axes[0]
+    assert sum(np.allclose(y, means) for _, y in lines_of(axis) if len(y) == 3) == 3
+    edges = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == pytest.approx((means[0] - half, means[-1] + half))
+    plotted = plot_learning(points, samples)
+    (x, y), *_ = [trace for trace in traces_of(plotted, "break_a_scene") if len(trace[0]) == 3]
+    assert (x, y) == ([100, 200, 300], pytest.approx(means))
+    band = traces_of(plotted, "break_a_scene")[0]
+    assert (min(band[1]), max(band[1])) == pytest.approx((means[0] - half, means[-1] + half))
+
+
+def test_stages_are_of_one_picture_and_the_lowest_seed(methods, samples):
+    figure = draw_stages(methods[0], samples)
+    rows = np.array(figure.axes).reshape(3, 4)
+    assert [axis.get_title() for axis in rows[0]] == ["real picture", "step 100", "step 200", "step 300"]
+    assert [row[0].get_ylabel() for row in rows] == ["partcraft", "break_a_scene", "textual_inversion"]
+    assert [row[0].images[0].get_array()[0, 0].tolist() for row in rows] == [[255, 0, 0]] * 3
+    shown = [[axis.images[0].get_array()[0, 0, 0] for axis in row[1:]] for row in rows]
+    # Trainings 0, 3 and 6 are those of seed 0, each with a grey of 20 · training + 5 · stage.
+    assert np.array_equal(shown, [[0, 5, 10], [60, 65, 70], [120, 125, 130]])
+    assert rows[1, 2].get_xlabel() == "EMR 0.40"
+
+
+def test_many_stages_are_thinned_out_from_first_to_last(methods, samples):
+    of_one = samples[(samples["run_id"] == "methods-partcraft-0") & (samples["id"] == "a")].iloc[:1]
+    many = of_one.loc[of_one.index.repeat(50)].assign(step=range(10, 510, 10))
+    titles = [axis.get_title() for axis in draw_stages(methods[0], many).axes]
+    assert len(titles) == 9
+    assert (titles[1], titles[-1]) == ("step 10", "step 500")
+
+
+def test_without_samples_there_is_no_figure_of_training(methods, samples):
+    for figure in (draw_learning, plot_learning, draw_stages):
+        assert figure(methods[0], samples.iloc[:0]) is None
