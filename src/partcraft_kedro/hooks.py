@@ -89,7 +89,7 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
     if known:
         version = known[0].version
     else:
-        source, tags = f"{run.info.artifact_uri}/adapter/adapter", {"fingerprint": fingerprint}
+        source, tags = f"{run.info.artifact_uri}/adapter", {"fingerprint": fingerprint}
         version = client.create_model_version(name, source, run.info.run_id, tags).version
     for measure, value in measured.items():
         if measure.endswith((".emr.value", ".cosim.value", ".judge.value")) or measure == "distance.frechet.value":

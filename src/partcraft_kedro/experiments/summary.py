@@ -82,7 +82,7 @@ def summarise_seeds(points: pd.DataFrame, scores: pd.DataFrame, dataset: str) ->
 
 def reference_of(points: pd.DataFrame) -> str:
     """What others are compared with: the paper's choice, PartCraft or else a rival at λ_attn .01, or the first."""
-    paper = points[(points["attention_weight"] == PAPER_WEIGHT)]
+    paper = points[points["option"].map(_papers_own) & (points["attention_weight"] == PAPER_WEIGHT)]
     return pd.concat([paper[paper["method"] == "partcraft"], paper, points])["setting"].iloc[0]
 
 
@@ -120,7 +120,7 @@ def table_of_sweep(summary: pd.DataFrame) -> pd.DataFrame:
         if rows["mean"].notna().any():
             table[name] = _show(rows["mean"], rows["low"])
         if rows["published"].notna().any():
-            table[f"{name}, paper"] = _show(rows["published"]) + " [" + rows["source"] + "]"
+            table[f"{name}, paper"] = _show(rows["published"])
     return table.fillna("–")
 
 
