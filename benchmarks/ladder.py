@@ -34,9 +34,9 @@ PARTS, VARIANTS, PICTURES = 5, 256, 64
 
 def options(batch_size: int, **changes: object) -> TrainOptions:
     defaults = {
-        "steps": 1, "batch_size": batch_size, "micro_batch": None, "gradient_checkpointing": False, "compile": False,
-        "learning_rate": 1e-4, "weight_decay": 0.01, "attention_weight": 0.01, "rank": 4, "lora_layers": "cross",
-        "bottleneck_layers": 2, "template_probability": 0.5, "snr_gamma": None, "max_gradient_norm": 1.0,
+        "method": "partcraft", "steps": 1, "batch_size": batch_size, "micro_batch": None,
+        "gradient_checkpointing": False, "compile": False, "learning_rate": 1e-4, "weight_decay": 0.01, "rank": 4,
+        "lora_layers": "cross", "template_probability": 0.5, "snr_gamma": None, "max_gradient_norm": 1.0,
         "checkpoint_every": 1000, "log_every": 100, "sample_every": 1000, "seed": 0,
     }  # fmt: skip
     return TrainOptions(**defaults | changes)
@@ -100,7 +100,7 @@ def main() -> None:
 
         def fresh(precision: str) -> PartCraft:
             return PartCraft.create(
-                folder, device, precision, variants=[VARIANTS] * (PARTS + 1), rank=4, lora_layers="cross",
+                folder, device, precision, variants=[VARIANTS] * (PARTS + 1), rank=4, unet="lora", lora_layers="cross",
                 bottleneck_layers=2, seed=0,
             )  # fmt: skip
 

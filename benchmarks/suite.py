@@ -46,10 +46,9 @@ from published_step import Pictures, PublishedStep, encode
 
 SIZE, PARTS, VARIANTS, BATCH = 128, 5, 16, 8
 TRAINING = TrainOptions(
-    steps=1, batch_size=BATCH, micro_batch=None, gradient_checkpointing=False, compile=False, learning_rate=6e-3,
-    weight_decay=0.01, attention_weight=0.01, rank=4, lora_layers="cross", bottleneck_layers=2,
-    template_probability=0.0, snr_gamma=None, max_gradient_norm=1.0, checkpoint_every=1000, log_every=10,
-    sample_every=1000, seed=0,
+    method="partcraft", steps=1, batch_size=BATCH, micro_batch=None, gradient_checkpointing=False, compile=False,
+    learning_rate=6e-3, weight_decay=0.01, rank=4, lora_layers="cross", template_probability=0.0, snr_gamma=None,
+    max_gradient_norm=1.0, checkpoint_every=1000, log_every=10, sample_every=1000, seed=0,
 )  # fmt: skip
 SAMPLING = SamplingOptions(
     steps=20, sampler="dpm-solver++", guidance=2.0, guidance_rescale=0.5, negative_prompt="", batch_size=16
@@ -88,8 +87,8 @@ def make_world(folder: Path) -> World:
 
 def fresh_model(precision: str) -> PartCraft:
     return PartCraft.create(
-        "tiny", "cpu", precision, variants=[VARIANTS] * (PARTS + 1), rank=4, lora_layers="cross", bottleneck_layers=2,
-        seed=0,
+        "tiny", "cpu", precision, variants=[VARIANTS] * (PARTS + 1), unet="lora", rank=4, lora_layers="cross",
+        bottleneck_layers=2, seed=0,
     )  # fmt: skip
 
 
@@ -324,7 +323,7 @@ def measure_scaling(world: World, rounds: int) -> dict[str, pd.DataFrame]:
     for parts in (2, 5, 10, 20):
         variants = [VARIANTS] * (parts + 1)
         more = PartCraft.create(
-            "tiny", "cpu", variants=variants, rank=4, lora_layers="cross", bottleneck_layers=2, seed=0
+            "tiny", "cpu", variants=variants, rank=4, unet="lora", lora_layers="cross", bottleneck_layers=2, seed=0
         )
         codes = np.tile(np.arange(parts + 1) % VARIANTS, (len(world.cache), 1))
         cache = TrainingCache(world.cache.mean, world.cache.std, world.cache.label_maps, codes)

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+import time
+
 import pandas as pd
 import pytest
 
@@ -47,6 +51,43 @@ def test_a_folder_is_finished_only_once_declared(tmp_path):
     again = Stage(tmp_path, "parts", **KEY)
     assert again.finished
     assert again.summary == {"pictures": 3}
+
+
+WORK = """
+import sys, time
+from pathlib import Path
+from partcraft_kedro.stages import Stage
+folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+with Stage(folder, "parts", version=1, options={}, inputs={}) as stage:
+    if not stage.finished:
+        with (folder / "log").open("a") as log:
+            print("begins", file=log, flush=True)
+            time.sleep(seconds)
+            print("ends", file=log, flush=True)
+        stage.finish()
+"""
+
+
+def work(folder, seconds: float) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", WORK, str(folder), str(seconds)], stderr=subprocess.PIPE, text=True)
+
+
+def test_of_two_processes_one_works_and_the_other_waits(tmp_path):
+    processes = [work(tmp_path, 1) for _ in range(2)]
+    told = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert (tmp_path / "log").read_text().split() == ["begins", "ends"]
+    assert sum("Another run is at work" in text for text in told) == 1
+
+
+def test_a_process_that_is_killed_lets_go(tmp_path):
+    process = work(tmp_path, 600)
+    while not (tmp_path / "log").exists():
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    with Stage(tmp_path, "parts", version=1, options={}, inputs={}) as stage:
+        assert not stage.finished
 
 
 def test_fingerprint_follows_a_file_s_content_and_name(filled):

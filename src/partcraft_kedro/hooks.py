@@ -13,6 +13,7 @@ from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from pydantic import BaseModel
 
+from partcraft_kedro.options import refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
 
 
@@ -32,8 +33,9 @@ class PartCraftHooks:
     def before_pipeline_run(self, catalog: DataCatalog) -> None:
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        options = catalog.load("parameters")
+        refuse_unknown_groups(options)
         if mlflow := active_mlflow():
-            options = catalog.load("parameters")
             flat = {name: str(value)[:500] for name, value in _flatten(options).items()}
             mlflow.log_params(flat)
 

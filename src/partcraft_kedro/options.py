@@ -3,6 +3,7 @@
 A misspelt option or a value out of bounds is refused before any stage runs.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.methods import METHODS
 
 Share = Field(ge=0, le=1)
@@ -271,3 +273,24 @@ class PretrainOptions(_Options):
     """Steps of text encoder and U-Net at full resolution, 8 pictures each."""
     seed: NonNegativeInt
     """Of everything drawn; must differ from images.seed."""
+
+
+GROUPS: dict[str, type[BaseModel]] = {
+    "data": DataOptions,
+    "base": BaseModelOptions,
+    "images": ImagesOptions,
+    "features": FeaturesOptions,
+    "parts": PartsOptions,
+    "train": TrainOptions,
+    "generate": GenerateOptions,
+    "evaluate": EvaluateOptions,
+    "pretrain": PretrainOptions,
+}
+"""All options, by their names in conf/ and after `--params`."""
+
+
+def refuse_unknown_groups(names: Iterable[str]) -> None:
+    """Raise UserError for a group of options that there is not."""
+    for name in names:
+        if name not in GROUPS:
+            raise UserError(f"There are no options {name!r}: there are {', '.join(GROUPS)}.")

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.options import SweepOptions
+from partcraft_kedro.options import SweepOptions, refuse_unknown_groups
 from partcraft_kedro.stages import Stage, write_file, write_json
 
 _logger = logging.getLogger(__name__)
@@ -178,9 +178,8 @@ def _report(folder: Path, command: "_Command", run_id: str) -> None:
 def _check(raw: dict, point: Point) -> dict[str, Any]:
     """All options of a point, as `kedro run` would have them."""
     merged = OmegaConf.create(raw)
+    refuse_unknown_groups(option.partition(".")[0] for option in point.options)
     for option, value in point.options.items():
-        if option.partition(".")[0] not in raw:
-            raise UserError(f"There is no option {option}: the groups of options are {', '.join(raw)}.")
         OmegaConf.update(merged, option, value, force_add=True)
     return ParameterValidator(dict(pipelines)).validate_raw_params(OmegaConf.to_container(merged))
 

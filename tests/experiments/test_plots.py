@@ -55,6 +55,8 @@ def test_every_seed_is_shown_and_leads_to_its_run(weights):
     plotted = plot_sweep(summary)
     assert has(traces_of(plotted, "single seeds"), seeds)
     first = next(trace for trace in plotted.data if trace.legendgroup == "single seeds")
+    means = next(trace for trace in plotted.data if trace.legendgroup == "reconstruction")
+    assert np.array(first.x).min() > means.x[0]  # beside the mean, not under its mark
     assert list(first.customdata[:3]) == [f"attention_weight-0.00001-{seed}" for seed in range(3)]
 
 

@@ -40,6 +40,7 @@ def test_intervals_are_those_of_a_t_test(count):
     assert interval_of_mean(values) == pytest.approx((expected.low, expected.high))
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_seed_has_no_interval():
     assert np.isnan(interval_of_mean(np.array([0.5]))).all()
 
@@ -124,6 +125,12 @@ def test_seeds_of_one_setting_alone_are_not_paired(weights):
 def test_a_reference_that_does_not_exist_is_refused(weights):
     with pytest.raises(ValueError, match=r"'0\.5' is none of"):
         compare_with(*weights, "0.5")
+
+
+def test_a_seed_that_stands_twice_is_refused(weights):
+    points, scores = weights
+    with pytest.raises(pd.errors.MergeError):
+        compare_with(pd.concat([points, points]), scores, "0.01")
 
 
 def test_the_reference_is_the_papers_choice(weights, methods):

@@ -18,6 +18,22 @@ def test_attention_loss_by_hand():
     assert attention_loss(MAPS, MASKS).item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_break_a_scene_s_loss_by_hand():
+    """Each map over its maximum, .6 and .4, then squared errors: (.3/.6 - 1)², (.2/.6)², (.1/.6)², (.6/.6 - 1)²; and
+    (.1/.4)², (.2/.4 - 1)², (.4/.4 - 1)², 0."""
+    expected = (1 / 4 + 1 / 9 + 1 / 36 + 1 / 16 + 1 / 4) / 8
+    assert attention_loss(MAPS, MASKS, "squared_error", "maximum").item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_either_loss_goes_with_either_normalisation_by_hand():
+    """Shares of .75, .5, .2 and 1 in the first part, which mirrors the second; maps over their maximum as above."""
+    squared = (0.25**2 + 0.5**2 + 0.2**2) / 4
+    assert attention_loss(MAPS, MASKS, "squared_error", "parts").item() == pytest.approx(squared, abs=1e-6)
+    entropies = [1 / 2, 2 / 3, 5 / 6, 1, 3 / 4, 1 / 2, 1, 1]
+    expected = -sum(math.log(share) for share in entropies) / 8
+    assert attention_loss(MAPS, MASKS, "cross_entropy", "maximum").item() == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_scale_of_the_maps_does_not_matter():
     torch.testing.assert_close(attention_loss(MAPS * 1e-4, MASKS), attention_loss(MAPS, MASKS))
 

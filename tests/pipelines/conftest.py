@@ -16,7 +16,7 @@ _VERSION = re.compile(r"\d{4}-\d\d-\d\dT[\d.]+Z")
 
 
 class Project:
-    """`kedro run --env=test` with data and MLflow records in `folder`."""
+    """`kedro run --env=test`, or `kedro sweep`, with data and MLflow records in `folder`."""
 
     def __init__(self, folder: Path):
         self.data = folder / "data"
@@ -29,8 +29,8 @@ class Project:
             "PARTCRAFT_ARTIFACTS": f"file://{folder}/mlartifacts",
         }
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "kedro", "run", "--env=test", *arguments]
+    def start(self, *arguments: str, command: str = "run", **environment: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "kedro", command, "--env=test", *arguments]
         return subprocess.Popen(
             command,
             cwd=PROJECT,
@@ -40,15 +40,15 @@ class Project:
             text=True,
         )
 
-    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+    def run(self, *arguments: str, command: str = "run", **environment: str) -> tuple[int, str]:
         """Exit code and all output."""
-        process = self.start(*arguments, **environment)
+        process = self.start(*arguments, command=command, **environment)
         output, _ = process.communicate(timeout=600)
         return process.returncode, output
 
-    def run_killed(self, when: Callable[[], bool], *arguments: str) -> None:
+    def run_killed(self, when: Callable[[], bool], *arguments: str, command: str = "run") -> None:
         """Start, and kill with SIGKILL as soon as `when()` holds."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, command=command)
         while process.poll() is None and not when():
             time.sleep(0.01)
         assert process.poll() is None, "the run ended before it could be killed"

@@ -18,6 +18,7 @@ def last_line(output: str) -> str:
     [
         ("train.atention_weight=0.1", "atention_weight"),
         ("train.attention_weight=-1", "attention_weight"),
+        ("trian.steps=3", "'trian'"),
         ("base.model=/no/such/folder", "/no/such/folder"),
     ],
 )

@@ -43,6 +43,13 @@ CHANGED = {
         "rank": 2,
         "lora_layers": "all",
         "bottleneck_layers": 3,
+        "attention_loss": "squared_error",
+        "attention_normalisation": "maximum",
+        "masked_loss": True,
+        "union_sampling": True,
+        "unet": "key_value",
+        "unet_learning_rate_factor": 0.1,
+        "method": "custom_diffusion",
         "template_probability": 1.0,
         "snr_gamma": 5.0,
         "max_gradient_norm": 1e-3,
@@ -69,6 +76,7 @@ CHANGED = {
 ELSEWHERE = {
     "data.folder",  # every test here has its own
     "data.dataset",  # creatures in one, `test` in the other environment
+    "data.point",  # test_sweeps.py
     "base.device",
     "images.worst_broken_share",  # test_mistakes.py breaks pictures
     "images.folder",  # test_photographs.py reads photographs; here `source` finds the creatures' folder
@@ -98,18 +106,7 @@ def leaves(group: type[BaseModel], prefix: str) -> set[str]:
 
 
 def test_no_option_is_forgotten() -> None:
-    groups = {
-        "data": options.DataOptions,
-        "base": options.BaseModelOptions,
-        "images": options.ImagesOptions,
-        "features": options.FeaturesOptions,
-        "parts": options.PartsOptions,
-        "train": options.TrainOptions,
-        "generate": options.GenerateOptions,
-        "evaluate": options.EvaluateOptions,
-        "pretrain": options.PretrainOptions,
-    }
-    known = set().union(*(leaves(group, name) for name, group in groups.items()))
+    known = set().union(*(leaves(group, name) for name, group in options.GROUPS.items()))
     assert known == ELSEWHERE | {f"{group}.{name}" for group, values in CHANGED.items() for name in values}
 
 

@@ -17,7 +17,15 @@ SD15 = Path(__file__).parents[3] / "shared/configs/sd15/unet/config.json"
 
 def tiny() -> PartCraft:
     return PartCraft.create(
-        "tiny", "cpu", "float32", variants=[3, 4, 4], rank=2, lora_layers="cross", bottleneck_layers=2, seed=0
+        "tiny",
+        "cpu",
+        "float32",
+        variants=[3, 4, 4],
+        rank=2,
+        unet="lora",
+        lora_layers="cross",
+        bottleneck_layers=2,
+        seed=0,
     )
 
 

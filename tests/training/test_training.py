@@ -22,6 +22,7 @@ VARIANTS = [3, 4, 4]
 
 def options(**changes) -> TrainOptions:
     defaults = {
+        "method": "partcraft",
         "steps": 4,
         "batch_size": 2,
         "micro_batch": None,
@@ -50,6 +51,7 @@ def fresh_model(of: TrainOptions) -> PartCraft:
         "cpu",
         "float32",
         variants=VARIANTS,
+        unet=of.unet,
         rank=of.rank,
         lora_layers=of.lora_layers,
         bottleneck_layers=of.bottleneck_layers,
@@ -78,6 +80,64 @@ def test_only_cross_attention_lora_and_the_part_encoder_learn() -> None:
     assert {name.split(".")[0] for name in names} == {"unet", "part_encoder"}
     everywhere = fresh_model(options(lora_layers="all")).trainable()
     assert any("attn1" in name for name in everywhere)
+
+
+@pytest.mark.parametrize(
+    ("unet", "learns"),
+    [("frozen", lambda name: False), ("key_value", lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name)],
+)
+def test_no_more_of_the_unet_learns_than_asked_for(unet: str, learns) -> None:
+    model = fresh_model(options(unet=unet))
+    expected = {f"unet.{name}" for name, _ in model.pipeline.unet.named_parameters() if learns(name)}
+    assert {name for name in model.trainable() if name.startswith("unet.")} == expected
+    assert bool(expected) == (unet != "frozen")
+
+
+def test_the_unet_learns_at_its_own_rate(cache: TrainingCache, tmp_path) -> None:
+    """AdamW's first step moves every weight by its rate, whatever the gradient's size."""
+    of = options(steps=1, unet="full", unet_learning_rate_factor=0.25, learning_rate=1e-3, weight_decay=0.0)
+    model = fresh_model(of)
+    before = weights(model)
+    train(model, cache, of, tmp_path, "f")
+    moved = {name: (weight - before[name]).abs().max().item() for name, weight in weights(model).items()}
+    assert moved["unet.conv_in.weight"] == pytest.approx(0.25e-3, rel=1e-2)
+    assert moved["part_encoder.bottleneck.0.weight"] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_union_sampling_names_every_subset_of_the_parts(cache: TrainingCache) -> None:
+    """As many prompts with one as with two and with all of a picture's parts, and none that it lacks."""
+    of = options(union_sampling=True, batch_size=300)
+    batch = draw_batch(fresh_model(of), cache, of, step=0)
+    named = (batch.columns >= 0).numpy()
+    counts = np.bincount(named.sum(1), minlength=4) / 300
+    # Two of five pictures lack a part: one token in 3/5 · 1/3 + 2/5 · 1/2 of the prompts, and so on.
+    assert counts == pytest.approx([0, 0.4, 0.4, 0.2], abs=0.08)
+    everything = draw_batch(fresh_model(of), cache, options(batch_size=300), step=0)
+    assert not (named & ~(everything.columns >= 0).numpy()).any()
+
+
+def test_the_masked_loss_by_hand(cache: TrainingCache) -> None:
+    """The mean over all places of the squared error where a named part is, and of 0 elsewhere."""
+    of = options(union_sampling=True, masked_loss=True, attention_weight=0.0)
+    model = fresh_model(of)
+    schedule = DDPMScheduler.from_config(model.own_scheduler.config)
+    batch = draw_batch(model, cache, of, step=0)
+    with AttentionCapture(model.pipeline.unet) as capture, torch.no_grad():
+        found = training_loss(model, capture, schedule, batch, of)["loss"]
+        noisy = schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
+        predicted = model.pipeline.unet(noisy, batch.timesteps, model.prompts.encode(batch.ids))[0]
+    errors = (predicted - schedule.get_velocity(batch.latents, batch.noise, batch.timesteps)).square()
+    expected, left_out = 0.0, 0
+    for i in range(2):
+        for y in range(64):
+            for x in range(64):
+                cell = batch.masks[i, :, y // 4, x // 4]
+                if any(bool(cell[m]) and batch.columns[i, m] >= 0 for m in range(3)):
+                    expected += errors[i, :, y, x].sum().item()
+                else:
+                    left_out += 1
+    assert found.item() == pytest.approx(expected / errors.numel(), rel=1e-4)
+    assert left_out > 0
 
 
 def test_loss_equals_a_reference_written_out(cache: TrainingCache) -> None:
@@ -291,7 +351,15 @@ def test_bfloat16_moves_the_losses_by_rounding_alone(cache: TrainingCache) -> No
     losses = []
     for precision in ("float32", "bfloat16"):
         model = PartCraft.create(
-            "tiny", "cpu", precision, variants=VARIANTS, rank=2, lora_layers="cross", bottleneck_layers=2, seed=0
+            "tiny",
+            "cpu",
+            precision,
+            variants=VARIANTS,
+            rank=2,
+            unet="lora",
+            lora_layers="cross",
+            bottleneck_layers=2,
+            seed=0,
         )
         assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
         schedule = DDPMScheduler.from_config(model.own_scheduler.config)
@@ -326,12 +394,16 @@ def test_latents_are_mapped_from_disk_and_read_as_written(tmp_path) -> None:
         torch.testing.assert_close(std[i], expected.std[0], atol=2e-3, rtol=2e-3)
 
 
-def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_path) -> None:
+@pytest.mark.parametrize("unet", ["frozen", "lora", "key_value", "full"])
+def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_path, unet: str) -> None:
     from partcraft_kedro.generation.sampling import sample_pictures
     from partcraft_kedro.options import SamplingOptions
 
-    model = fresh_model(options())
-    train(model, cache, options(learning_rate=1e-2), tmp_path, "f")
+    of = options(learning_rate=1e-2, unet=unet)
+    model = fresh_model(of)
+    untrained = weights(model)
+    train(model, cache, of, tmp_path, "f")
+    assert all((trained != untrained[name]).any() for name, trained in weights(model).items())
     model.save_adapter(tmp_path / "adapter", {"steps": 4})
     loaded = PartCraft.load(tmp_path / "adapter", "cpu", "float32")
     sampling = SamplingOptions(
@@ -341,12 +413,12 @@ def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_
     first = sample_pictures(model, prompts, names, sampling, seed=0)
     second = sample_pictures(loaded, prompts, names, sampling, seed=0)
     assert torch.allclose(first, second, atol=1e-4)
-    # A plain diffusers pipeline reads the LoRA, with its metadata.
-    from partcraft_kedro.model.base import load_base
+    if unet == "lora":  # a plain diffusers pipeline reads it, with its metadata
+        from partcraft_kedro.model.base import load_base
 
-    plain = load_base("tiny")
-    plain.load_lora_weights(tmp_path / "adapter")
-    assert plain.unet.peft_config["default_0"].r == 2
+        plain = load_base("tiny")
+        plain.load_lora_weights(tmp_path / "adapter")
+        assert plain.unet.peft_config["default_0"].r == 2
 
 
 def test_an_adapter_that_is_not_whole_is_refused(tmp_path) -> None:

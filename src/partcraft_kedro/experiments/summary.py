@@ -82,7 +82,7 @@ def summarise_seeds(points: pd.DataFrame, scores: pd.DataFrame, dataset: str) ->
 
 def reference_of(points: pd.DataFrame) -> str:
     """What others are compared with: the paper's choice, PartCraft or else a rival at λ_attn .01, or the first."""
-    paper = points[points["option"].map(_papers_own) & (points["attention_weight"] == PAPER_WEIGHT)]
+    paper = points[points["attention_weight"] == PAPER_WEIGHT]
     return pd.concat([paper[paper["method"] == "partcraft"], paper, points])["setting"].iloc[0]
 
 
@@ -120,7 +120,7 @@ def table_of_sweep(summary: pd.DataFrame) -> pd.DataFrame:
         if rows["mean"].notna().any():
             table[name] = _show(rows["mean"], rows["low"])
         if rows["published"].notna().any():
-            table[f"{name}, paper"] = _show(rows["published"])
+            table[f"{name}, paper"] = _show(rows["published"]) + " [" + rows["source"] + "]"
     return table.fillna("–")
 
 
@@ -139,7 +139,7 @@ def table_of_differences(comparison: pd.DataFrame) -> pd.DataFrame:
 def table_of_points(points: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Where every number is from: a row a grid point with its MLflow run and adapter, a column each of its values."""
     table = points[["setting", "seed", "method", "steps", "run_id", "adapter_version"]].copy()
-    for (task, measure), rows in scores.dropna(subset="value").groupby(["task", "measure"], sort=False):
+    for (task, measure), rows in scores.groupby(["task", "measure"], sort=False):
         values = points["run_id"].map(rows.set_index("run_id")["value"])
         if values.notna().any():
             table[column_name(task, measure)] = values

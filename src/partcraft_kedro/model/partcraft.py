@@ -88,6 +88,7 @@ class PartCraft:
 
         training: what the settings should tell about how it was made.
         """
+        folder.mkdir(parents=True, exist_ok=True)
         unet = self.pipeline.unet
         if self.settings["unet"] == "lora":
             config = unet.peft_config["default"].to_dict()

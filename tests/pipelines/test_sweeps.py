@@ -1,0 +1,140 @@
+"""Sweeps as their users start them."""
+
+import json
+import time
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from partcraft_kedro.options import SweepOptions
+from partcraft_kedro.sweeps import points_of
+
+SWEEPS = "08_reporting/test/sweeps"
+
+
+def test_a_grid_has_every_combination_with_every_seed() -> None:
+    points = points_of(SweepOptions(grid={"train.rank": [2, 4], "train.method": ["partcraft"]}, seeds=[0, 7]))
+    assert [(point.setting, point.seed) for point in points] == [
+        ("rank=2, method=partcraft", 0),
+        ("rank=4, method=partcraft", 0),
+        ("rank=2, method=partcraft", 7),
+        ("rank=4, method=partcraft", 7),
+    ]
+    assert points[3].options == {"train.rank": 4, "train.method": "partcraft", "train.seed": 7}
+    assert points[3].name == "rank-4_method-partcraft_seed-7"
+    single = points_of(SweepOptions(grid={"train.attention_weight": [0.1]}, options={"train.method": "dreambooth"}))
+    assert [point.setting for point in single] == ["0.1"] * 3
+    assert single[2].options == {"train.method": "dreambooth", "train.attention_weight": 0.1, "train.seed": 2}
+
+
+def books(project) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in project.data.glob(f"{SWEEPS}/*/*/point.json")}
+
+
+def table(project, folder: str) -> pd.DataFrame:
+    return pd.read_parquet(project.data / f"08_reporting/test/{folder}/score_table.parquet")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, finished):
+    """A sweep of two points, killed when the first was done, beside another sweep that was left alone; then gone on
+    with."""
+    project = type(finished)(tmp_path_factory.mktemp("swept"))
+    ranks = project.start("--grid=train.rank=2", "--seeds=0", command="sweep")
+    weights = ("attention_weight", "--seeds=0", "--grid=train.attention_weight=0.1,0.01")
+    project.run_killed(
+        lambda: project.found(f"{SWEEPS}/attention_weight-*/0.1_seed-0/point.json"), *weights, command="sweep"
+    )
+    output, _ = ranks.communicate(timeout=600)
+    assert ranks.returncode == 0, output
+    before = books(project)
+    code, output = project.run(*weights, command="sweep")
+    assert code == 0, output
+    return project, before, books(project), output
+
+
+def test_points_that_are_done_are_not_run_again(swept) -> None:
+    _, before, after, _ = swept
+    assert before.keys() == {"0.1_seed-0", "2_seed-0"}
+    assert after.keys() == {"0.1_seed-0", "2_seed-0", "0.01_seed-0"}
+    assert all(after[name] == book for name, book in before.items())
+
+
+def test_sweeps_at_once_share_stages_and_keep_their_results_apart(swept, finished) -> None:
+    project, _, _, _ = swept
+    for stage in ("01_raw/test/pictures", "04_feature/test/features", "05_model_input/test/discovery"):
+        assert len(list(project.data.glob(f"{stage}-*"))) == 1
+    assert len(list(project.data.glob("06_models/test/training-*"))) == 3
+    # The default's point scores as the default does outside of any sweep, and the others otherwise.
+    default = table(finished, "")
+    (folder,) = project.data.glob(f"{SWEEPS}/attention_weight-*/0.01_seed-0")
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "score_table.parquet"), default)
+    for other in ("attention_weight-*/0.1_seed-0", "rank-*/2_seed-0"):
+        (folder,) = project.data.glob(f"{SWEEPS}/{other}")
+        assert not pd.read_parquet(folder / "score_table.parquet").equals(default)
+
+
+def test_every_point_is_a_child_of_one_run(swept) -> None:
+    project, _, after, _ = swept
+    client = mlflow.MlflowClient(f"sqlite:///{project.database}")
+    for sweep in project.data.glob(f"{SWEEPS}/*"):
+        parent = client.get_run(json.loads((sweep / "sweep.json").read_text())["run_id"])
+        assert parent.info.status == "FINISHED"
+        children = client.search_runs(
+            [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        )
+        expected = {book["run_id"] for name, book in after.items() if (sweep / name).exists()}
+        assert {child.info.run_id for child in children} == expected  # the killed attempt's is gone
+        assert {child.info.status for child in children} == {"FINISHED"}
+        for child in children:
+            assert "reconstruction.emr.value" in child.data.metrics
+            version = child.data.tags["adapter_version"]
+            assert (project.data / "06_models/test/adapter" / version / "adapter/adapter.json").exists()
+            (registered,) = client.search_model_versions(f"run_id = '{child.info.run_id}'")
+            assert float(registered.tags["reconstruction.emr"]) == pytest.approx(
+                child.data.metrics["reconstruction.emr.value"], abs=1e-4
+            )
+            assert (Path(registered.source.removeprefix("file://")) / "adapter.json").exists()
+
+
+def test_a_finished_sweep_runs_nothing(swept) -> None:
+    project, _, after, _ = swept
+    begun = time.time()
+    code, output = project.run("--grid=train.rank=2", "--seeds=0", command="sweep")
+    assert code == 0, output
+    assert books(project) == after
+    assert all(path.stat().st_mtime < begun for path in project.data.glob("06_models/test/*/*"))
+
+
+def test_a_point_that_fails_stops_no_other_and_is_run_again_alone(swept) -> None:
+    project, _, _, _ = swept
+    grid = ("--grid=evaluate.part_identity=tiny,null", "--seeds=0", "--params=train.rank=2")
+    code, output = project.run(*grid, command="sweep")
+    last = output.strip().splitlines()[-1]
+    assert code == 1 and "Traceback" not in output
+    assert last.startswith("Error: 1 of 2 points failed") and "tiny_seed-0/log.txt" in last
+    assert "found the parts" in next(project.data.glob(f"{SWEEPS}/part_identity-*/tiny_seed-0/log.txt")).read_text()
+    (done,) = project.data.glob(f"{SWEEPS}/part_identity-*/*/point.json")
+    stamp = done.stat().st_mtime_ns
+    code, output = project.run(*grid, command="sweep")
+    assert code == 1 and done.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["atention_weight"], "There is no sweep 'atention_weight'"),
+        (["--grid=train.rnak=2"], "rnak"),
+        (["--grid=trian.rank=2"], "no options 'trian'"),
+        (["--grid=train.rank=2,-1"], "rank"),
+        (["--grid=train.rank"], "'train.rank' is not of the form"),
+        (["--seeds=one"], "'one' is not of the form"),
+        (["one", "two", "--grid=train.rank=2"], "one name"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(project, arguments: list[str], told: str) -> None:
+    code, output = project.run(*arguments, command="sweep")
+    assert code != 0 and told in output.strip().splitlines()[-1] and "Traceback" not in output
+    assert not list(project.data.iterdir())
