@@ -181,7 +181,7 @@ def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
 
 
 def _positions(settings: np.ndarray) -> dict[str, float] | None:
-    """Where numbers stand on a logarithmic axis, from left to right, zero a step before the smallest; none for words."""
+    """Where numbers stand on a logarithmic axis, from the left, zero a step before the smallest; none for words."""
     try:
         numbers = [float(setting) for setting in settings]
     except ValueError:
