@@ -57,6 +57,8 @@ class PartCraftHooks:
             mlflow.log_metrics(measured)
             if dataset_name == "metrics" and self._adapter:
                 _register_adapter(mlflow, self._adapter, measured)
+        if dataset_name == "sweep_summary":
+            mlflow.set_tag("mlflow.note.content", _tables_of_sweeps(data))
         dataset = self._catalog.get(dataset_name)
         folder = (getattr(dataset, "metadata", None) or {}).get("mlflow_artifact")
         if folder:
@@ -73,6 +75,19 @@ class FlatMlflowHook(MlflowHook):
     @hook_impl
     def before_node_run(self) -> None:
         """Nothing: `PartCraftHooks` logs the options, flattened, once a run."""
+
+
+def _tables_of_sweeps(summary: pd.DataFrame) -> str:
+    """What MLflow shows at the top of a run's page: each sweep's table, in Markdown."""
+    from partcraft_kedro.experiments.summary import table_of_sweep
+
+    tables = []
+    for name, rows in summary.groupby("sweep", sort=False):
+        table = table_of_sweep(rows).reset_index()
+        lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+        text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+        tables.append(f"**{name}**: mean over seeds ± half the 95% interval\n\n{text}")
+    return "\n\n".join(tables)
 
 
 def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) -> None:

@@ -36,6 +36,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     return {
         "__default__": everything,
         **up_to,
+        "report": everything + experiments(),
         "point": everything.to_outputs(*_OF_A_POINT),
         "experiments": experiments(),
         "download": download(),

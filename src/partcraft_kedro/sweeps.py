@@ -5,7 +5,6 @@ done when its `point.json` is there; one that failed or was killed has none, and
 Points share the stages that they have in common, through the stages' own folders.
 """
 
-import itertools
 import json
 import logging
 import os
@@ -27,39 +26,13 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.grid import Point, points_of
 from partcraft_kedro.options import SweepOptions, refuse_unknown_groups
+from partcraft_kedro.pipelines.experiments.pipeline import SWEEPS
 from partcraft_kedro.stages import Stage, write_file, write_json
 
 _logger = logging.getLogger(__name__)
 _PROJECT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep.
-
-    options: dotted names to values, the seed among them; setting: what tells it from other points but for the seed.
-    """
-
-    setting: str
-    seed: int
-    options: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Of its folder and its MLflow run."""
-        return "_".join([*self.setting.replace("=", "-").replace("/", "-").split(", "), f"seed-{self.seed}"])
-
-
-def points_of(sweep: SweepOptions) -> list[Point]:
-    """All points, the grid's last option varying first within each seed."""
-    points = []
-    for seed, values in itertools.product(sweep.seeds, itertools.product(*sweep.grid.values())):
-        varied = dict(zip(sweep.grid, values, strict=True))
-        short = [f"{option.rpartition('.')[2]}={value}" for option, value in varied.items()]
-        setting = ", ".join(short) if len(short) > 1 else str(values[0])
-        points.append(Point(setting, seed, sweep.options | varied | {"train.seed": seed}))
-    return points
 
 
 def find_sweep(context: KedroContext, name: str) -> SweepOptions:
@@ -117,7 +90,7 @@ def run_sweep(
         tracker.forget_unfinished(stage.folder)
         try:
             failed = _run_all(processes, len(points), parallel, _gpus(first["base"].device), f"sweep {name}")
-            _report(stage.folder, command, tracker.run_id)
+            _report(name, stage.folder, command, tracker.run_id)
         except BaseException:
             tracker.end("KILLED")
             raise
@@ -167,10 +140,16 @@ def _run_all(
     return failed
 
 
-def _report(folder: Path, command: "_Command", run_id: str) -> None:
+def _report(name: str, folder: Path, command: "_Command", run_id: str) -> None:
     """The sweep's tables and figures, into its folder and its MLflow run."""
     log = folder / "report.txt"
-    process = command.start("experiments", "", {}, {"MLFLOW_RUN_ID": run_id, "PARTCRAFT_RUN_NAME": folder.name}, log)
+    outputs = ["sweep_summary", "experiments_page"]
+    if name in SWEEPS:
+        outputs.append(f"{name}_figure")
+    if name == "methods":
+        outputs.append("learning_figure")
+    run = {"pipelines": "experiments", "to_outputs": ",".join(outputs)}
+    process = command.start(run, "", {}, {"MLFLOW_RUN_ID": run_id, "PARTCRAFT_RUN_NAME": folder.name}, log)
     if process.wait() != 0:
         raise UserError(f"The sweep's report failed: {log} has the reason; run the same command again.")
 
@@ -257,14 +236,17 @@ class _Command:
     place: str
 
     def start(
-        self, pipeline: str, place: str, options: dict[str, Any], environment: dict[str, str], log: Path
+        self, run: dict[str, str], place: str, options: dict[str, Any], environment: dict[str, str], log: Path
     ) -> subprocess.Popen:
-        """A process that runs a pipeline with some more options. `<log>.yml` has what to give `kedro run --config`."""
+        """A process of `kedro run` with some more options. `<log>.yml` is what to give `kedro run --config`.
+
+        run: arguments of `kedro run`.
+        """
         merged = OmegaConf.create(self.parameters)
         for option, value in options.items():
             OmegaConf.update(merged, option, value, force_add=True)
-        config, content = log.with_suffix(".yml"), {"pipelines": pipeline, "params": OmegaConf.to_container(merged)}
-        write_file(config, lambda partial: partial.write_text(yaml.safe_dump({"run": content})))
+        config, content = log.with_suffix(".yml"), {"run": run | {"params": OmegaConf.to_container(merged)}}
+        write_file(config, lambda partial: partial.write_text(yaml.safe_dump(content)))
         command = [sys.executable, "-m", "kedro", "run", f"--config={config}"]
         with log.open("wb") as output:
             return subprocess.Popen(
@@ -301,7 +283,7 @@ class _Process:
         self.run_id = self._tracker.begin(self.point)
         named = {"MLFLOW_RUN_ID": self.run_id, "PARTCRAFT_RUN_NAME": self.point.name}
         self._process = self._command.start(
-            "point", f"/{self.point.name}", self.point.options, environment | named, self.log
+            {"pipelines": "point"}, f"/{self.point.name}", self.point.options, environment | named, self.log
         )
 
     def ended(self) -> bool:

@@ -8,8 +8,8 @@ import mlflow
 import pandas as pd
 import pytest
 
+from partcraft_kedro.grid import points_of
 from partcraft_kedro.options import SweepOptions
-from partcraft_kedro.sweeps import points_of
 
 SWEEPS = "08_reporting/test/sweeps"
 

@@ -150,7 +150,9 @@ def _wrap(text: str, width: int) -> str:
 
 def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
     """A panel for each measure of single pictures: a series for each task over a number, else one for each setting."""
-    shown = summary[summary["measure"].isin(MEASURES.keys()) & summary["mean"].notna()]
+    # All compositions together are for tables: a curve for each number of sources shows them better.
+    drawn = summary["measure"].isin(MEASURES.keys()) & (summary["task"] != "composition")
+    shown = summary[drawn & summary["mean"].notna()]
     option, tasks = shown["option"].iloc[0], shown["task"].unique()
     numbers = _positions(shown["setting"].unique())
     if numbers:

@@ -18,6 +18,7 @@ COLUMNS = {
     **{("reconstruction", measure): f"reconstruction {name}" for measure, name in MEASURES.items()},
     ("fid", "frechet"): "FID",
     ("distance", "frechet"): "Fréchet distance",
+    **{("composition", measure): f"composition {name}" for measure, name in MEASURES.items()},
     **{
         (f"composition of {count}", measure): f"composition of {count} {name}"
         for measure, name in MEASURES.items()
@@ -42,6 +43,17 @@ def interval_of_mean(values: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def with_all_compositions(scores: pd.DataFrame) -> pd.DataFrame:
+    """scores with the task `composition` added: the mean over all compositions of a run, whatever their sources."""
+    composed = scores[scores["task"].str.match(r"composition of \d+$")]
+    rows = []
+    for (run_id, measure), group in composed.groupby(["run_id", "measure"], sort=False):
+        weights = group["n"] / group["n"].sum()
+        means = {name: (group[name] * weights).sum(skipna=False) for name in ("value", "ceiling", "floor")}
+        rows.append({"run_id": run_id, "task": "composition", "measure": measure, "n": group["n"].sum(), **means})
+    return pd.concat([scores, pd.DataFrame(rows, columns=scores.columns)], ignore_index=True) if rows else scores
 
 
 def summarise_seeds(points: pd.DataFrame, scores: pd.DataFrame, dataset: str) -> pd.DataFrame:

@@ -3,28 +3,111 @@
 import json
 
 import pandas as pd
+from matplotlib.figure import Figure
+from plotly.graph_objects import Figure as PlotlyFigure
 
-from partcraft_kedro.errors import UserError
-from partcraft_kedro.options import DataOptions
+from partcraft_kedro.experiments import page, plots, summary
+from partcraft_kedro.grid import points_of
+from partcraft_kedro.options import DataOptions, SweepOptions
 
-_POINT = ["sweep", "sweep_id", "point", "setting", "option", "seed", "method", "attention_weight", "steps"]
-_RUNS = ["run_id", "adapter_version"]
+_POINT = [
+    *("sweep", "point", "setting", "option", "seed", "method", "attention_weight", "steps"),
+    *("run_id", "parent_run_id", "adapter_version"),
+]
+_SCORE = ["run_id", "task", "measure", "value", "low", "high", "ceiling", "floor", "n", "note"]
+_SAMPLE = ["run_id", "step", "id", "emr", "cosim", "path", "source_path"]
 
 
-def collect_points(data: DataOptions) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Every finished point of the dataset's sweeps, or, within a sweep, of that one.
+def collect_points(data: DataOptions) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
+    """Every finished point of the dataset's sweeps or, within a sweep's own folder, of that one.
 
-    Returns the points, their scores, and the pictures sampled while they were trained, each by the MLflow run's id.
+    Returns the points in their grids' order, their scores, the pictures sampled while they were trained, each with the
+    MLflow run's id, and for each sweep the options that its points share. Of sweeps of one name, each has its
+    fingerprint in its name.
     """
-    place = f"{data.dataset}{data.point}"
-    books = sorted((data.folder / "08_reporting" / place).rglob("point.json"), key=lambda path: path.stat().st_mtime_ns)
-    if not books:
-        raise UserError("No sweep has a finished point yet: run `kedro sweep` first.")
-    points, scores, samples = [], [], []
-    for book in books:
-        point = json.loads(book.read_text()) | {"sweep_id": book.parents[1].name}
-        points.append(point)
-        scores.append(pd.read_parquet(book.with_name("score_table.parquet")).assign(run_id=point["run_id"]))
-        of_models = data.folder / "06_models" / book.parent.relative_to(data.folder / "08_reporting")
-        samples.append(pd.read_parquet(of_models / "training_samples.parquet").assign(run_id=point["run_id"]))
-    return pd.DataFrame(points)[_POINT + _RUNS], pd.concat(scores), pd.concat(samples)
+    reporting, models = (data.folder / layer for layer in ("08_reporting", "06_models"))
+    books = sorted(
+        (reporting / f"{data.dataset}{data.point}").rglob("stage.json"), key=lambda path: path.stat().st_mtime
+    )
+    keys = {book.parent: json.loads(book.read_text()) for book in books}
+    names = [key["stage"] for key in keys.values()]
+    points, scores, samples, options = [], [], [], {}
+    for folder, key in keys.items():
+        name = key["stage"] if names.count(key["stage"]) == 1 else folder.name
+        sweep = SweepOptions(**key["options"]["sweep"])
+        for point in points_of(sweep):
+            place = folder / point.name
+            if not (place / "point.json").exists():
+                continue
+            facts = json.loads((place / "point.json").read_text()) | {"sweep": name}
+            of_run = {"run_id": facts["run_id"]}
+            points.append(facts)
+            scores.append(pd.read_parquet(place / "score_table.parquet").assign(**of_run))
+            sampled = pd.read_parquet(models / place.relative_to(reporting) / "training_samples.parquet")
+            samples.append(sampled.assign(**of_run))
+        shared = pd.json_normalize(key["options"]["parameters"]).iloc[0].to_dict() | sweep.options
+        options[name] = {option: value for option, value in shared.items() if option not in {*sweep.grid, "train.seed"}}
+    return (
+        pd.DataFrame(points, columns=_POINT),
+        summary.with_all_compositions(pd.concat([pd.DataFrame(columns=_SCORE), *scores])[_SCORE]),
+        pd.concat([pd.DataFrame(columns=_SAMPLE), *samples])[_SAMPLE],
+        options,
+    )
+
+
+def summarise_sweeps(sweep_points: pd.DataFrame, sweep_scores: pd.DataFrame, data: DataOptions) -> pd.DataFrame:
+    """Means over seeds with intervals, beside the paper's numbers where it has any."""
+    return summary.summarise_seeds(sweep_points, sweep_scores, data.dataset)
+
+
+def draw_sweep(name: str, sweep_summary: pd.DataFrame) -> tuple[Figure, PlotlyFigure]:
+    """The scores of the last sweep of a name."""
+    rows = _of_sweep(name, sweep_summary)
+    if rows.empty:
+        return _nothing(name)
+    return plots.draw_sweep(rows), plots.plot_sweep(rows)
+
+
+def draw_learning(
+    sweep_points: pd.DataFrame, sweep_samples: pd.DataFrame, data: DataOptions
+) -> tuple[Figure, Figure, PlotlyFigure]:
+    """The paper's Fig. 6, of the last sweep of methods: pictures and curves over the stages of training."""
+    points = _of_sweep("methods", sweep_points)
+    if points.empty:
+        figure, plot = _nothing("methods")
+        return figure, figure, plot
+    samples = _with_paths(sweep_samples, data)
+    return (
+        plots.draw_stages(points, samples),
+        plots.draw_learning(points, samples),
+        plots.plot_learning(points, samples),
+    )
+
+
+def write_page(
+    sweep_points: pd.DataFrame,
+    sweep_scores: pd.DataFrame,
+    sweep_samples: pd.DataFrame,
+    sweep_options: dict,
+    data: DataOptions,
+) -> str:
+    """All sweeps on one HTML page."""
+    samples = _with_paths(sweep_samples, data)
+    return page.render_page(data.dataset, sweep_points, sweep_scores, samples, sweep_options)
+
+
+def _of_sweep(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last sweep of a name."""
+    of_name = table[(table["sweep"] == name) | table["sweep"].str.match(rf"{name}-[0-9a-f]{{16}}$")]
+    return of_name[of_name["sweep"] == of_name["sweep"].iloc[-1]] if len(of_name) else of_name
+
+
+def _with_paths(samples: pd.DataFrame, data: DataOptions) -> pd.DataFrame:
+    return samples.assign(**{name: [data.folder / path for path in samples[name]] for name in ("path", "source_path")})
+
+
+def _nothing(name: str) -> tuple[Figure, PlotlyFigure]:
+    text = f"There is no sweep yet: kedro sweep {name}"
+    figure = Figure(figsize=(5, 1))
+    figure.text(0.5, 0.5, text, ha="center", va="center")
+    return figure, PlotlyFigure(layout={"title": text})

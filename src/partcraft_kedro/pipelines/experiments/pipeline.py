@@ -1,8 +1,13 @@
 """What sweeps found."""
 
+from functools import partial, update_wrapper
+
 from kedro.pipeline import Node, Pipeline
 
 from partcraft_kedro.pipelines.experiments import nodes
+
+SWEEPS = ("attention_weight", "methods", "break_a_scene")
+"""The sweeps of the paper, each with a figure of its own."""
 
 
 def create_pipeline() -> Pipeline:
@@ -11,8 +16,35 @@ def create_pipeline() -> Pipeline:
             Node(
                 nodes.collect_points,
                 "params:data",
-                ["sweep_points", "sweep_scores", "sweep_samples"],
+                ["sweep_points", "sweep_scores", "sweep_samples", "sweep_options"],
                 name="collect_points",
+            ),
+            Node(
+                nodes.summarise_sweeps,
+                ["sweep_points", "sweep_scores", "params:data"],
+                "sweep_summary",
+                name="summarise_sweeps",
+            ),
+            *(
+                Node(
+                    update_wrapper(partial(nodes.draw_sweep, name), nodes.draw_sweep),
+                    "sweep_summary",
+                    [f"{name}_figure", f"{name}_plot"],
+                    name=f"draw_{name}",
+                )
+                for name in SWEEPS
+            ),
+            Node(
+                nodes.draw_learning,
+                ["sweep_points", "sweep_samples", "params:data"],
+                ["stages_figure", "learning_figure", "learning_plot"],
+                name="draw_learning",
+            ),
+            Node(
+                nodes.write_page,
+                ["sweep_points", "sweep_scores", "sweep_samples", "sweep_options", "params:data"],
+                "experiments_page",
+                name="write_page",
             ),
         ],
         tags="experiments",
