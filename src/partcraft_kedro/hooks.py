@@ -1,12 +1,16 @@
 """What happens around a run: quiet logs, and MLflow records that compare well."""
 
 import contextlib
+import getpass
 import json
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
@@ -71,6 +75,12 @@ class PartCraftHooks:
 
 class FlatMlflowHook(MlflowHook):
     """kedro-mlflow's hook without its log of parameters: it would log each stage's options as one long string."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Connect to MLflow, one run at a time: MLflow breaks if two make its database at once."""
+        with FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{getpass.getuser()}.lock"):
+            super().after_context_created(context)
 
     @hook_impl
     def before_node_run(self) -> None:

@@ -32,3 +32,14 @@ def test_a_folder_is_kept_in_versions(tmp_path) -> None:
     assert read("1") == "first"
     with pytest.raises(DatasetError):
         read("3")
+
+
+def test_a_run_loads_what_it_saved_though_another_saves_a_newer_version(tmp_path) -> None:
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    own, other = (FolderDataset(filepath=str(tmp_path / "kept"), version=Version(None, v)) for v in ("1", "2"))
+    own.save(tmp_path / "own")
+    other.save(tmp_path / "other")
+    assert [path.name for path in own.load().iterdir()] == ["own"]
+    assert [path.name for path in other.load().iterdir()] == ["other"]

@@ -12,12 +12,15 @@ from partcraft_kedro.stages import write_folder
 class FolderDataset(AbstractVersionedDataset[Path, Path]):
     """Saves by copying a finished folder, whole or not at all; loads as the path of the copy.
 
+    What a run has saved is what it loads, even if another run beside it has meanwhile saved a newer version.
+
     Example: `{type: partcraft_kedro.datasets.FolderDataset, filepath: data/06_models/adapter, versioned: true}`
     """
 
     def __init__(self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None):
         super().__init__(PurePosixPath(filepath), version)
         self.metadata = metadata
+        self._saved: str | None = None
 
     def load(self) -> Path:
         path = Path(self._get_load_path())
@@ -27,6 +30,12 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
 
     def save(self, data: Path) -> None:
         write_folder(Path(self._get_save_path()), lambda partial: shutil.copytree(data, partial, dirs_exist_ok=True))
+        self._saved = self.resolve_save_version()
+
+    def resolve_load_version(self) -> str | None:
+        if self._saved and not self._version.load:
+            return self._saved
+        return super().resolve_load_version()
 
     def _exists(self) -> bool:
         try:
