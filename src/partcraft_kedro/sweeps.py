@@ -110,11 +110,12 @@ def _run_all(
 ) -> "list[_Process]":
     """Run processes, some at once; returns those that failed. Whatever ends it ends them too."""
     parallel = parallel or max(1, len(gpus))
-    cores = os.cpu_count() or 1
     if gpus:
         free = [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(parallel)]
-    else:  # more threads than cores would make each of them crawl
-        free = [{"OMP_NUM_THREADS": str(max(1, cores // parallel))}] * parallel
+    elif parallel > 1 and "OMP_NUM_THREADS" not in os.environ:  # more threads than cores: each of them crawls
+        free = [{"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // parallel))}] * parallel
+    else:
+        free = [{}] * parallel
     waiting, running, failed = list(processes), [], []
     with tqdm(total=total, initial=total - len(processes), desc=title, unit="point", smoothing=0) as progress:
         try:

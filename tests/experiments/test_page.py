@@ -85,7 +85,7 @@ def test_tables_hold_means_differences_and_the_papers_numbers(page):
 
 def test_what_was_run_is_told(page):
     text = " ".join(page.text.split())
-    assert "9 of 300 steps" in text
+    assert "9, each of 300 steps" in text
     assert "reconstruction: 120; composition of 1: 30" in text
     assert "Against partcraft" in text
     assert "Against 0.01" in text
