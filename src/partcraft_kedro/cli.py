@@ -3,7 +3,9 @@
 import errno
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import yaml
@@ -93,6 +95,22 @@ def _seeds(context: click.Context, parameter: click.Parameter, given: str | None
     return [int(seed) for seed in seeds]
 
 
+def _print_sweep(folder: Path) -> None:
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+    from partcraft_kedro.experiments.summary import table_of_sweep
+
+    found = table_of_sweep(pd.read_parquet(folder / "sweep_summary.parquet"))
+    of_counts = found.columns.str.match("composition of")  # those are in the report
+    found = found.loc[:, ~of_counts].reset_index()
+    table = Table(*found.columns, title=f"{folder.name}: mean over seeds ± half the 95% interval")
+    for row in found.itertuples(index=False):
+        table.add_row(*map(str, row))
+    Console().print(table)
+
+
 @click.command(params=[option for option in run.params if option.name in ("env", "params")])
 @click.argument("names", nargs=-1)
 @click.option("--grid", "-g", multiple=True, callback=_grid, help="An option's values: train.rank=2,4,8. Repeatable.")
@@ -114,10 +132,13 @@ def sweep(
 
     if grid and len(names) > 1:
         raise click.UsageError("--grid is one sweep: give it one name, or none.")
+    if wrong := [name for name in names if not re.fullmatch(r"[\w-]+", name)]:
+        raise click.UsageError(f"{wrong[0]!r} is no name for a sweep: take letters, digits, - and _.")
     default = "-".join(option.rpartition(".")[2] for option in grid) or "attention_weight"
     for name in names or [default]:
         folder = run_sweep(name, grid, seeds, env, params, parallel)
-        click.echo(f"Report: {folder / 'experiments.html'}")
+        _print_sweep(folder)
+        click.echo(f"Tables, figures, and the run behind each number: {folder / 'experiments.html'}")
 
 
 run.callback = _plainly(run.callback)

@@ -57,8 +57,8 @@ def run_sweep(
     """Run what is not done yet of a sweep, then its report; returns the sweep's folder.
 
     grid: options and their values; empty: the sweep called `name` in conf/. seeds: empty: the sweep's own.
-    parameters: as `kedro run --params` has them, for all
-    points. parallel: how many points run at once; none: one on each GPU, else one.
+    parameters: as `kedro run --params` has them, for all points. parallel: how many points run at once; none: one on
+    each GPU, else one.
     Raises UserError if an option of the grid does not exist or has a wrong value, before anything runs, and, after
     all others were run, if points failed.
     """
@@ -74,6 +74,8 @@ def run_sweep(
     first = checked[0]
     key = {"env": env, "sweep": sweep.model_dump(mode="json"), "parameters": _plain(raw)}
     with Stage(first["data"].layer("08_reporting") / "sweeps", name, version=1, options=key, inputs={}) as stage:
+        if stage.finished:
+            return stage.folder
         tracker.resume(stage.folder)
         command = _Command(env, parameters, f"/sweeps/{stage.folder.name}")
         processes = []
@@ -90,7 +92,8 @@ def run_sweep(
         tracker.forget_unfinished(stage.folder)
         try:
             failed = _run_all(processes, len(points), parallel, _gpus(first["base"].device), f"sweep {name}")
-            _report(name, stage.folder, command, tracker.run_id)
+            if len(failed) < len(points):
+                _report(name, stage.folder, command, tracker.run_id)
         except BaseException:
             tracker.end("KILLED")
             raise

@@ -132,6 +132,7 @@ def test_a_point_that_fails_stops_no_other_and_is_run_again_alone(swept) -> None
         (["--grid=train.rank"], "'train.rank' is not of the form"),
         (["--seeds=one"], "'one' is not of the form"),
         (["one", "two", "--grid=train.rank=2"], "one name"),
+        (["../one", "--grid=train.rank=2"], "'../one' is no name"),
     ],
 )
 def test_a_mistake_is_told_before_anything_runs(project, arguments: list[str], told: str) -> None:
