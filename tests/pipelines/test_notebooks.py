@@ -13,6 +13,7 @@ from mlflow.entities import Metric, Param
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from partcraft_kedro.experiments.summary import summarise_seeds
 from partcraft_kedro.prompts import find_tokens
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -122,11 +123,21 @@ def test_compare_one_run(finished, one_run) -> None:
     assert printed(cells["options"]).startswith("0 of ")
     assert {"reconstruction.emr", "composition.4.cosim", "discovery.nmi"} <= set(row_names(cells["scores"]))
     assert figures_of(cells) == {"curves": 1, "option": 1}
+    assert printed(cells["sweeps"]).startswith("No sweep has been summed up yet")
 
 
-def test_compare_a_sweep(finished, one_run) -> None:
+def test_compare_a_sweep(finished, one_run, tmp_path) -> None:
     add_sweep(one_run, "by attention weight", ["0.1", "0.001"])
-    cells = execute("03_compare_runs", finished.data, one_run)
+    key = {"sweep": "weights", "option": "train.attention_weight", "method": "partcraft", "seed": 0}
+    points = pd.DataFrame([key | {"setting": str(w), "attention_weight": w, "run_id": f"r{w}"} for w in (0.1, 0.001)])
+    emr = {"task": "reconstruction", "measure": "emr", "ceiling": 1.0, "floor": 0.0, "n": 4.0, "note": None}
+    scores = pd.DataFrame([emr | {"run_id": f"r{w}", "value": w + 0.25} for w in (0.1, 0.001)])
+    data = tmp_path / "data"
+    shutil.copytree(finished.data, data)
+    summarise_seeds(points, scores, "test").to_parquet(data / "08_reporting/test/sweep_summary.parquet")
+    cells = execute("03_compare_runs", data, one_run)
+    assert row_names(cells["sweeps"]) == ["0.1", "0.001"]
+    assert "<td>0.350</td>" in shown(cells["sweeps"], "text/html")[0]
     assert printed(cells["runs"]).startswith(f"3 of the 4 runs of {EXPERIMENT}")
     assert shown(cells["runs"], "text/html")[0].count("<td>by attention weight</td>") == 2
     assert printed(cells["options"]).startswith("1 of ")

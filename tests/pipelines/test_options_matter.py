@@ -146,7 +146,7 @@ def test_an_option_changes_what_is_left_behind(results, group: str, name: str, v
     if group not in begun:  # what comes before it as it was, so that a difference is this option's alone
         begun.add(group)
         with KedroSession.create(PROJECT, env="test") as session:
-            session.run(pipeline_names=["report"])
+            session.run(pipeline_names=["__default__"])
     before = files()
     known |= {content(path) for path in before}
     if name in ("checkpoint_every", "log_every", "sample_every"):  # a finished training is not repeated for these
@@ -161,7 +161,7 @@ def test_an_option_changes_what_is_left_behind(results, group: str, name: str, v
     for key in reversed(name.split(".")):
         tree = {key: tree}
     with KedroSession.create(PROJECT, env="test", runtime_params={group: tree}) as session:
-        session.run(pipeline_names=["report"], tags=tags)
+        session.run(pipeline_names=["__default__"], tags=tags)
     # The options themselves are written down in stage.json and in the adapter's card.
     fresh = [path for path, stamp in files().items() if before.get(path) != stamp]
     assert {content(path) for path in fresh if path.suffix not in (".json", ".md") or path.stem == "metrics"} - known
