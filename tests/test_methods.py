@@ -32,8 +32,28 @@ def test_a_method_determines_the_same_options_as_every_other(method: str) -> Non
     assert TrainOptions(**OPEN, method=method).model_dump(include=METHODS[method].keys()) == METHODS[method]
 
 
-def test_methods_differ() -> None:
-    assert len({tuple(preset.items()) for preset in METHODS.values()}) == len(METHODS)
+@pytest.mark.parametrize(
+    ("method", "what_makes_it"),
+    [
+        ("partcraft", {"unet": "lora", "bottleneck_layers": 2, "attention_loss": "cross_entropy"}),
+        ("textual_inversion", {"unet": "frozen", "bottleneck_layers": 0, "attention_weight": 0}),
+        ("dreambooth", {"unet": "full", "bottleneck_layers": 0, "attention_weight": 0, "masked_loss": False}),
+        ("custom_diffusion", {"unet": "key_value", "bottleneck_layers": 0, "attention_weight": 0}),
+        ("break_a_scene", {"unet": "full", "attention_weight": 0.01, "masked_loss": True, "union_sampling": True}),
+        ("break_a_scene", {"attention_loss": "squared_error", "attention_normalisation": "maximum"}),
+        ("no_bottleneck", {"unet": "lora", "bottleneck_layers": 0, "attention_weight": 0.01}),
+        ("mse_attention", {"unet": "lora", "bottleneck_layers": 2, "attention_loss": "squared_error"}),
+        ("no_attention_loss", {"unet": "lora", "bottleneck_layers": 2, "attention_weight": 0}),
+    ],
+)
+def test_each_method_is_what_its_name_says(method: str, what_makes_it: dict) -> None:
+    assert TrainOptions(**OPEN, method=method).model_dump(include=what_makes_it.keys()) == what_makes_it
+
+
+@pytest.mark.parametrize(("method", "rate"), [("dreambooth", 5e-6), ("custom_diffusion", 8e-5)])
+def test_the_unet_learns_at_the_authors_rate_where_tokens_do_at_the_paper_s(method: str, rate: float) -> None:
+    options = TrainOptions(**OPEN | {"learning_rate": 1e-4}, method=method)
+    assert options.learning_rate * options.unet_learning_rate_factor == pytest.approx(rate)
 
 
 def test_what_the_user_says_wins_over_the_method() -> None:

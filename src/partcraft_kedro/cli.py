@@ -45,8 +45,10 @@ def _sentence(error: BaseException) -> str | None:
         if isinstance(cause, UserError):
             return str(cause)
         # safetensors wraps the system's error in one of its own that keeps nothing but the text.
-        if os.strerror(errno.ENOSPC) in str(cause):
+        if os.strerror(errno.ENOSPC) in str(cause) or "disk is full" in str(cause):  # SQLite has words of its own
             return "The disk is full: free some space and run the same command again; finished work is kept."
+        if "database is locked" in str(cause):
+            return "MLflow's database is in use by other runs: run the same command again; finished work is kept."
         if type(cause).__module__.partition(".")[0] in ("sqlalchemy", "alembic"):
             import mlflow
 
@@ -81,16 +83,21 @@ def _grid(context: click.Context, parameter: click.Parameter, given: tuple[str, 
     """`train.rank=2,4` as {"train.rank": [2, 4]}."""
     grid = {}
     for item in given:
-        option, _, values = item.partition("=")
+        option, _, values = item.replace(" ", "").partition("=")
         if not option or not all(values.split(",")):
             raise click.BadParameter(f"{item!r} is not of the form train.rank=2,4,8", context, parameter)
-        grid[option.strip()] = [yaml.safe_load(value) for value in values.split(",")]
+        if option in grid:
+            raise click.BadParameter(f"{option} is given twice", context, parameter)
+        try:
+            grid[option] = [yaml.safe_load(value) for value in values.split(",")]
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"{item!r} has a value that cannot be read", context, parameter) from error
     return grid
 
 
 def _seeds(context: click.Context, parameter: click.Parameter, given: str | None) -> list[int]:
     seeds = given.split(",") if given else []
-    if not all(seed.strip().isdigit() for seed in seeds):
+    if not all(seed.strip().isdecimal() for seed in seeds):
         raise click.BadParameter(f"{given!r} is not of the form 0,1,2", context, parameter)
     return [int(seed) for seed in seeds]
 
@@ -128,17 +135,25 @@ def sweep(
     Points that are done are not run again: a sweep that was killed, or had points that failed, goes on by the same
     command. Every point is a child of one MLflow run.
     """
-    from partcraft_kedro.sweeps import run_sweep
+    from partcraft_kedro.sweeps import plan_sweep, run_sweep
 
     if grid and len(names) > 1:
         raise click.UsageError("--grid is one sweep: give it one name, or none.")
     if wrong := [name for name in names if not re.fullmatch(r"[\w-]+", name)]:
         raise click.UsageError(f"{wrong[0]!r} is no name for a sweep: take letters, digits, - and _.")
-    default = "-".join(option.rpartition(".")[2] for option in grid) or "attention_weight"
-    for name in names or [default]:
-        folder = run_sweep(name, grid, seeds, env, params, parallel)
+    default = "-".join(["grid", *(option.rpartition(".")[2] for option in grid)]) if grid else "attention_weight"
+    plans = [plan_sweep(name, grid, seeds, env, params) for name in names or [default]]
+    failures = []
+    for plan in plans:
+        try:
+            folder = run_sweep(plan, parallel)
+        except UserError as error:  # the next sweep does not depend on this one
+            failures.append(str(error))
+            continue
         _print_sweep(folder)
         click.echo(f"Tables, figures, and the run behind each number: {folder / 'experiments.html'}")
+    if failures:
+        raise UserError(" ".join(failures))
 
 
 run.callback = _plainly(run.callback)

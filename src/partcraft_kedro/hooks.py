@@ -1,9 +1,9 @@
 """What happens around a run: quiet logs, and MLflow records that compare well."""
 
 import contextlib
-import getpass
 import json
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
-from pydantic import BaseModel
 
-from partcraft_kedro.options import refuse_unknown_groups
+from partcraft_kedro.options import flatten, refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
 
 
@@ -40,7 +39,8 @@ class PartCraftHooks:
         options = catalog.load("parameters")
         refuse_unknown_groups(options)
         if mlflow := active_mlflow():
-            flat = {name: str(value)[:500] for name, value in _flatten(options).items()}
+            # Where data lie is no part of what a run is, and a sweep may be gone on with elsewhere.
+            flat = {name: str(value)[:500] for name, value in flatten(options).items() if not name.startswith("data.")}
             mlflow.log_params(flat)
 
     @hook_impl
@@ -57,7 +57,7 @@ class PartCraftHooks:
             return
         if dataset_name in ("discovery_scores", "metrics"):
             tree = {"discovery": data} if dataset_name == "discovery_scores" else data | {"discovery": {}}
-            measured = {name: value for name, value in _flatten(tree).items() if isinstance(value, int | float)}
+            measured = {name: value for name, value in flatten(tree).items() if isinstance(value, int | float)}
             mlflow.log_metrics(measured)
             if dataset_name == "metrics" and self._adapter:
                 _register_adapter(mlflow, self._adapter, measured)
@@ -79,7 +79,8 @@ class FlatMlflowHook(MlflowHook):
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Connect to MLflow, one run at a time: MLflow breaks if two make its database at once."""
-        with FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{getpass.getuser()}.lock"):
+        user = os.getuid() if hasattr(os, "getuid") else ""
+        with FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{user}.lock"):
             super().after_context_created(context)
 
     @hook_impl
@@ -121,18 +122,6 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
     for measure, value in measured.items():
         if measure.endswith((".emr.value", ".cosim.value", ".judge.value")) or measure == "distance.frechet.value":
             client.set_model_version_tag(name, version, measure.removesuffix(".value"), f"{value:.4f}")
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, BaseModel):
-            value = value.model_dump()
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _print_discovery(scores: dict, catalog: DataCatalog) -> None:

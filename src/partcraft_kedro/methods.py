@@ -26,7 +26,7 @@ METHODS: dict[str, dict] = {
     # Ruiz et al. 2023 (arXiv:2208.12242): the whole U-Net.
     "dreambooth": _TOKENS_ALONE | {"unet": "full", "unet_learning_rate_factor": 0.05},
     # Kumari et al. 2023 (arXiv:2212.04488): keys and values of cross-attention.
-    "custom_diffusion": _TOKENS_ALONE | {"unet": "key_value", "unet_learning_rate_factor": 0.1},
+    "custom_diffusion": _TOKENS_ALONE | {"unet": "key_value", "unet_learning_rate_factor": 0.8},
     # Avrahami et al. 2023 (arXiv:2305.16311): DreamBooth, on masked losses of random unions of parts.
     "break_a_scene": _TOKENS_ALONE
     | _BREAK_A_SCENE_ATTENTION

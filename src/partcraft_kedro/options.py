@@ -183,6 +183,8 @@ class TrainOptions(_Options):
     @model_validator(mode="before")
     @classmethod
     def _as_the_method_has_it(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(values, dict):
+            return values  # the model's own complaint is the better one
         # Of an unknown method the one thing to complain about is its name.
         preset = METHODS.get(str(values.get("method")), METHODS["partcraft"])
         return values | {name: value for name, value in preset.items() if values.get(name) is None}
@@ -294,3 +296,13 @@ def refuse_unknown_groups(names: Iterable[str]) -> None:
     for name in names:
         if name not in GROUPS:
             raise UserError(f"There are no options {name!r}: there are {', '.join(GROUPS)}.")
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options or scores by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json")
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -45,8 +45,6 @@ class Stage:
         self.fingerprint = fingerprint_of(self.key)
         self.folder = parent / f"{name}-{self.fingerprint}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "stage.json").exists():
-            write_json(self.folder / "stage.json", self.key)
 
     def __enter__(self) -> "Stage":
         self._lock = FileLock(self.folder / ".lock")
@@ -56,6 +54,8 @@ class Stage:
             except Timeout:
                 _logger.warning("Another run is at work on %s: waiting until it is done.", self.folder)
                 self._lock.acquire()
+            if not (self.folder / "stage.json").exists():
+                write_json(self.folder / "stage.json", self.key)
         return self
 
     def __exit__(self, *_: object) -> None:

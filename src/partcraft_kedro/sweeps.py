@@ -5,6 +5,7 @@ done when its `point.json` is there; one that failed or was killed has none, and
 Points share the stages that they have in common, through the stages' own folders.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -27,63 +28,85 @@ from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.grid import Point, points_of
-from partcraft_kedro.options import SweepOptions, refuse_unknown_groups
+from partcraft_kedro.options import SweepOptions, flatten, refuse_unknown_groups
 from partcraft_kedro.pipelines.experiments.pipeline import SWEEPS
 from partcraft_kedro.stages import Stage, write_file, write_json
 
 _logger = logging.getLogger(__name__)
 _PROJECT = Path(__file__).parents[2]
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # not between fork and exec
 
 
-def find_sweep(context: KedroContext, name: str) -> SweepOptions:
-    """A sweep that `conf/<env>/sweeps.yml` describes. Raises UserError if there is none of that name."""
-    known = context.config_loader["sweeps"]
-    if name not in known:
-        raise UserError(f"There is no sweep {name!r} in conf/: it has {', '.join(known)}.")
-    try:
-        return SweepOptions(**known[name])
-    except ValidationError as error:
-        raise UserError(f"The sweep {name!r} in conf/ is not one: {' '.join(str(error).split())}") from error
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that was found and checked.
+
+    env, parameters: as `kedro run` has them, for all points; options: all options of each point, by groups;
+    experiment: the id of MLflow's.
+    """
+
+    name: str
+    sweep: SweepOptions
+    env: str | None
+    parameters: dict[str, Any]
+    points: list[Point]
+    options: list[dict[str, Any]]
+    experiment: str
+
+    def key(self) -> dict[str, Any]:
+        """What the sweep is: every option of every point, but where data lie."""
+        flat = [
+            {name: value for name, value in flatten(options).items() if not name.startswith("data.")}
+            for options in self.options
+        ]
+        points = {point.name: options for point, options in zip(self.points, flat, strict=True)}
+        return {"env": self.env, "sweep": self.sweep.model_dump(mode="json"), "points": points}
 
 
-def run_sweep(
-    name: str,
-    grid: dict[str, list],
-    seeds: list[int],
-    env: str | None,
-    parameters: dict[str, Any],
-    parallel: int | None,
-) -> Path:
-    """Run what is not done yet of a sweep, then its report; returns the sweep's folder.
+def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | None, parameters: dict[str, Any]) -> Plan:
+    """Find and check a sweep.
 
     grid: options and their values; empty: the sweep called `name` in conf/. seeds: empty: the sweep's own.
-    parameters: as `kedro run --params` has them, for all points. parallel: how many points run at once; none: one on
-    each GPU, else one.
-    Raises UserError if an option of the grid does not exist or has a wrong value, before anything runs, and, after
-    all others were run, if points failed.
+    Raises UserError if there is no such sweep, if an option does not exist or has a wrong value, or if two points are
+    the same.
     """
     with KedroSession.create(_PROJECT, env=env, runtime_params=parameters) as session:
         context = session.load_context()
-        sweep = SweepOptions(grid=grid) if grid else find_sweep(context, name)
+        sweep = SweepOptions(grid=grid) if grid else _find_sweep(context, name)
         if seeds:
             sweep = sweep.model_copy(update={"seeds": seeds})
+        if "train.seed" in {*sweep.grid, *sweep.options}:
+            raise UserError("train.seed is what --seeds is for: leave it out of the grid and the options of a sweep.")
         points = points_of(sweep)
         raw = context.config_loader["parameters"]
-        checked = [_check(raw, point) for point in points]
-        tracker = _Tracker(context, name, sweep)
-    first = checked[0]
-    key = {"env": env, "sweep": sweep.model_dump(mode="json"), "parameters": _plain(raw)}
-    with Stage(first["data"].layer("08_reporting") / "sweeps", name, version=1, options=key, inputs={}) as stage:
+        options = [_check(raw, point) for point in points]
+        experiment = context.mlflow.tracking.experiment._experiment.experiment_id
+    for i, point in enumerate(points):
+        for j in range(i):
+            if points[j].name == point.name or options[j] == options[i]:
+                raise UserError(f"Points of the sweep repeat each other: {points[j].name} and {point.name}.")
+    return Plan(name, sweep, env, parameters, points, options, experiment)
+
+
+def run_sweep(plan: Plan, parallel: int | None) -> Path:
+    """Run what is not done yet of a sweep, then its report; returns the sweep's folder.
+
+    parallel: how many points run at once; none: one on each GPU, else one.
+    Raises UserError if points failed, after all others were run.
+    """
+    name, points, first = plan.name, plan.points, plan.options[0]
+    folder = first["data"].layer("08_reporting") / "sweeps"
+    with Stage(folder, name, version=1, options=plan.key(), inputs={}) as stage:
         if stage.finished:
             return stage.folder
-        tracker.resume(stage.folder)
-        command = _Command(env, parameters, f"/sweeps/{stage.folder.name}")
+        tracker = _Tracker(plan, stage.folder)
+        command = _Command(plan.env, plan.parameters, f"/sweeps/{stage.folder.name}")
         processes = []
-        for point, options in zip(points, checked, strict=True):
+        for point, options in zip(points, plan.options, strict=True):
             facts = {
                 "sweep": name,
                 "setting": point.setting,
-                "option": ", ".join(sweep.grid),
+                "option": ", ".join(plan.sweep.grid),
                 **options["train"].model_dump(include={"seed", "method", "attention_weight", "steps"}),
             }
             process = _Process(point, stage.folder / point.name, facts, command, tracker)
@@ -101,11 +124,22 @@ def run_sweep(
         if failed:
             logs = ", ".join(str(process.log) for process in failed)
             raise UserError(
-                f"{len(failed)} of {len(points)} points failed, the others are done: read {logs}, then run the same "
-                "command again for these alone."
+                f"{len(failed)} of {len(points)} points of {name} failed, the others are done: read {logs}, then run "
+                "the same command again for these alone."
             )
         stage.finish()
     return stage.folder
+
+
+def _find_sweep(context: KedroContext, name: str) -> SweepOptions:
+    """A sweep that `conf/<env>/sweeps.yml` describes."""
+    known = context.config_loader["sweeps"]
+    if name not in known:
+        raise UserError(f"There is no sweep {name!r} in conf/: it has {', '.join(known)}.")
+    try:
+        return SweepOptions.model_validate(known[name])
+    except ValidationError as error:
+        raise UserError(f"The sweep {name!r} in conf/ is not one: {' '.join(str(error).split())}") from error
 
 
 def _run_all(
@@ -123,7 +157,7 @@ def _run_all(
     with tqdm(total=total, initial=total - len(processes), desc=title, unit="point", smoothing=0) as progress:
         try:
             while waiting or running:
-                while waiting and free:
+                if waiting and free:  # one at a time: versions are named after the time of start
                     environment, process = free.pop(), waiting.pop(0)
                     process.start(environment)
                     running.append((process, environment))
@@ -139,7 +173,7 @@ def _run_all(
                 )
         except BaseException:
             for process, _ in running:
-                process.stop()
+                process.kill()
             raise
     return failed
 
@@ -167,11 +201,6 @@ def _check(raw: dict, point: Point) -> dict[str, Any]:
     return ParameterValidator(dict(pipelines)).validate_raw_params(OmegaConf.to_container(merged))
 
 
-def _plain(raw: dict[str, Any]) -> dict[str, Any]:
-    """Options as JSON has them; where data lie is no part of what a sweep is."""
-    return {name: group for name, group in raw.items() if name != "data"}
-
-
 def _gpus(device: str) -> list[str]:
     """The GPUs that points may run on, by number."""
     if device == "cpu":
@@ -183,52 +212,48 @@ def _gpus(device: str) -> list[str]:
 
 
 class _Tracker:
-    """The sweep's MLflow run, and those of its points."""
+    """The sweep's MLflow run, gone on with if there is one, and those of its points."""
 
-    def __init__(self, context: KedroContext, name: str, sweep: SweepOptions):
+    def __init__(self, plan: Plan, folder: Path):
         import mlflow
-
-        self.client = mlflow.MlflowClient()
-        self._experiment = context.mlflow.tracking.experiment._experiment.experiment_id
-        self._name, self._sweep = name, sweep
-
-    def resume(self, folder: Path) -> None:
-        """Go on with the run that the sweep had, or begin one."""
         from mlflow.exceptions import MlflowException
 
+        self._client, self._plan = mlflow.MlflowClient(), plan
         book = folder / "sweep.json"
-        self.run_id = json.loads(book.read_text())["run_id"] if book.exists() else None
+        known = json.loads(book.read_text())["run_id"] if book.exists() else None
         try:
-            if self.run_id is not None:
-                self.client.update_run(self.run_id, status="RUNNING")
+            if known is not None:
+                self.run_id: str = known
+                self._client.update_run(known, status="RUNNING")
                 return
         except MlflowException:
-            _logger.warning("MLflow no longer knows the sweep's run %s: going on in a new one.", self.run_id)
-        run = self.client.create_run(self._experiment, run_name=folder.name, tags={"sweep": self._name})
+            _logger.warning("MLflow no longer knows run %s of the sweep, nor those of its finished points.", known)
+        run = self._client.create_run(plan.experiment, run_name=folder.name, tags={"sweep": plan.name})
         self.run_id = run.info.run_id
-        for option, values in self._sweep.grid.items():
-            self.client.log_param(self.run_id, f"grid.{option}", str(values))
-        self.client.log_param(self.run_id, "grid.seeds", str(self._sweep.seeds))
-        write_json(book, {"run_id": self.run_id, "sweep": self._name, **self._sweep.model_dump(mode="json")})
+        for option, values in plan.sweep.grid.items():
+            self._client.log_param(self.run_id, f"grid.{option}", str(values))
+        self._client.log_param(self.run_id, "grid.seeds", str(plan.sweep.seeds))
+        write_json(book, {"run_id": self.run_id})
 
     def forget_unfinished(self, folder: Path) -> None:
         """Delete the runs of attempts that were killed or failed: their points are run again."""
         done = {json.loads(path.read_text())["run_id"] for path in folder.glob("*/point.json")}
         query = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
-        for run in self.client.search_runs([self._experiment], query, max_results=10_000):
+        for run in self._client.search_runs([self._plan.experiment], query, max_results=10_000):
             if run.info.run_id not in done:
-                self.client.delete_run(run.info.run_id)
+                self._client.delete_run(run.info.run_id)
 
     def begin(self, point: Point) -> str:
         """A child run for a point; returns its id."""
-        tags = {"mlflow.parentRunId": self.run_id, "sweep": self._name, "setting": point.setting}
-        return self.client.create_run(self._experiment, run_name=point.name, tags=tags).info.run_id
+        tags = {"mlflow.parentRunId": self.run_id, "sweep": self._plan.name, "setting": point.setting}
+        return self._client.create_run(self._plan.experiment, run_name=point.name, tags=tags).info.run_id
 
-    def tag_of(self, run_id: str, tag: str) -> str:
-        return self.client.get_run(run_id).data.tags[tag]
+    def adapter_version(self, run_id: str) -> str:
+        """Of the adapter that a point's run saved."""
+        return self._client.get_run(run_id).data.tags["adapter_version"]
 
     def end(self, status: str, run_id: str | None = None) -> None:
-        self.client.set_terminated(run_id or self.run_id, status)
+        self._client.set_terminated(run_id or self.run_id, status)
 
 
 @dataclass(frozen=True)
@@ -279,13 +304,10 @@ class _Process:
     def finished(self) -> bool:
         return self._book.exists()
 
-    @property
-    def failed(self) -> bool:
-        return self._process.returncode != 0
-
     def start(self, environment: dict[str, str]) -> None:
-        self.run_id = self._tracker.begin(self.point)
-        named = {"MLFLOW_RUN_ID": self.run_id, "PARTCRAFT_RUN_NAME": self.point.name}
+        self.failed = False
+        self._run_id = self._tracker.begin(self.point)
+        named = {"MLFLOW_RUN_ID": self._run_id, "PARTCRAFT_RUN_NAME": self.point.name}
         self._process = self._command.start(
             {"pipelines": "point"}, f"/{self.point.name}", self.point.options, environment | named, self.log
         )
@@ -294,17 +316,20 @@ class _Process:
         """Whether the run is over; if it went well, its book is then written."""
         if self._process.poll() is None:
             return False
-        if self.failed:
-            self._tracker.end("FAILED", self.run_id)
-        else:
-            runs = {"run_id": self.run_id, "adapter_version": self._tracker.tag_of(self.run_id, "adapter_version")}
-            write_json(self._book, {"point": self.point.name, **self._facts, **runs})
+        try:
+            if self._process.returncode == 0:
+                runs = {"run_id": self._run_id, "adapter_version": self._tracker.adapter_version(self._run_id)}
+                write_json(self._book, {"point": self.point.name, **self._facts, **runs})
+                return True
+            self._tracker.end("FAILED", self._run_id)
+        except Exception:  # MLflow's trouble with one point is not that of the others
+            _logger.exception("MLflow failed at the end of %s.", self.point.name)
+        self.failed = True
         return True
 
-    def stop(self) -> None:
+    def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._tracker.end("KILLED", self.run_id)
 
     def doing(self) -> str:
         """The end of the last line of its output, such as a progress bar."""
@@ -315,8 +340,6 @@ class _Process:
 
 
 def _die_with_parent() -> None:
-    """On Linux a point dies with the sweep, however that ends; elsewhere it goes on, and the next sweep awaits it."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    """On Linux a point dies with the sweep, however that ends; elsewhere a sweep that is killed leaves it behind."""
+    if _LIBC:
+        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -1,5 +1,6 @@
 """What goes to MLflow while nodes run. Without an active run nothing is logged."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,13 +26,18 @@ def log_curve(history: pd.DataFrame) -> None:
         log_step(int(row.pop("step")), row)
 
 
-def log_image(step: int, image: Image.Image) -> None:
-    """Log one picture of the series `samples`, which MLflow shows over steps and beside those of other runs."""
+def log_samples(samples: pd.DataFrame, folder: Path) -> None:
+    """Log pictures sampled at one step, as an image that MLflow shows over steps and beside those of other runs, and
+    their mean EMR and CoSim. samples: columns step, emr, cosim, path, relative to `folder`."""
     if mlflow := active_mlflow():
-        mlflow.log_image(image, key="samples", step=step)
+        step = int(samples["step"].iloc[0])
+        log_step(step, {f"sample_{measure}": samples[measure].mean() for measure in ("emr", "cosim")})
+        mlflow.log_image(
+            _side_by_side([Image.open(folder / path) for path in samples["path"]]), key="samples", step=step
+        )
 
 
-def side_by_side(pictures: list[Image.Image]) -> Image.Image:
+def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
     """One row of pictures of equal size."""
     width, height = pictures[0].size
     row = Image.new("RGB", (width * len(pictures), height))

@@ -150,3 +150,13 @@ def test_many_stages_are_thinned_out_from_first_to_last(methods, samples):
 def test_without_samples_there_is_no_figure_of_training(methods, samples):
     for figure in (draw_learning, plot_learning, draw_stages):
         assert figure(methods[0], samples.iloc[:0]) is None
+
+
+def test_settings_that_share_a_training_have_no_figure_of_it(methods, samples):
+    points, shared = methods[0], samples.copy()
+    other = points["run_id"].iloc[-1]
+    shared.loc[shared["run_id"] == other, "path"] = samples.loc[
+        samples["run_id"] == points["run_id"].iloc[0], "path"
+    ].to_numpy()
+    assert draw_stages(points, shared) is None
+    assert draw_learning(points, shared) is None

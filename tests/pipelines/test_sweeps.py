@@ -1,13 +1,16 @@
 """Sweeps as their users start them."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from partcraft_kedro.assets import TINY
 from partcraft_kedro.grid import points_of
 from partcraft_kedro.options import SweepOptions
 
@@ -44,13 +47,13 @@ def swept(tmp_path_factory, finished):
     project = type(finished)(tmp_path_factory.mktemp("swept"))
     ranks = project.start("--grid=train.rank=2", "--seeds=0", command="sweep")
     weights = ("attention_weight", "--seeds=0", "--grid=train.attention_weight=0.1,0.01")
-    project.run_killed(
+    project.run_killed(  # one at a time; then two
         lambda: project.found(f"{SWEEPS}/attention_weight-*/0.1_seed-0/point.json"), *weights, command="sweep"
     )
     output, _ = ranks.communicate(timeout=600)
     assert ranks.returncode == 0, output
     before = books(project)
-    code, output = project.run(*weights, command="sweep")
+    code, output = project.run(*weights, "--parallel=2", command="sweep")
     assert code == 0, output
     return project, before, books(project), output
 
@@ -71,7 +74,7 @@ def test_sweeps_at_once_share_stages_and_keep_their_results_apart(swept, finishe
     default = table(finished, "")
     (folder,) = project.data.glob(f"{SWEEPS}/attention_weight-*/0.01_seed-0")
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "score_table.parquet"), default)
-    for other in ("attention_weight-*/0.1_seed-0", "rank-*/2_seed-0"):
+    for other in ("attention_weight-*/0.1_seed-0", "grid-rank-*/2_seed-0"):
         (folder,) = project.data.glob(f"{SWEEPS}/{other}")
         assert not pd.read_parquet(folder / "score_table.parquet").equals(default)
 
@@ -110,16 +113,50 @@ def test_a_finished_sweep_runs_nothing(swept) -> None:
 
 def test_a_point_that_fails_stops_no_other_and_is_run_again_alone(swept) -> None:
     project, _, _, _ = swept
-    grid = ("--grid=evaluate.part_identity=tiny,null", "--seeds=0", "--params=train.rank=2")
+    encoder = project.data.parent / "encoder"
+    grid = (f"--grid=evaluate.part_identity={encoder},null", "--seeds=0", "--params=train.rank=2", "--parallel=2")
     code, output = project.run(*grid, command="sweep")
     last = output.strip().splitlines()[-1]
     assert code == 1 and "Traceback" not in output
-    assert last.startswith("Error: 1 of 2 points failed") and "tiny_seed-0/log.txt" in last
-    assert "found the parts" in next(project.data.glob(f"{SWEEPS}/part_identity-*/tiny_seed-0/log.txt")).read_text()
-    (done,) = project.data.glob(f"{SWEEPS}/part_identity-*/*/point.json")
+    assert last.startswith("Error: 1 of 2 points of grid-part_identity failed") and "encoder_seed-0/log.txt" in last
+    (log,) = project.data.glob(f"{SWEEPS}/grid-part_identity-*/*encoder_seed-0/log.txt")
+    assert "is neither 'tiny', nor a folder" in log.read_text()
+    (done,) = project.data.glob(f"{SWEEPS}/grid-part_identity-*/*/point.json")
     stamp = done.stat().st_mtime_ns
+
+    shutil.copytree(TINY / "feature_extractor", encoder)  # the cause is mended
+    weights = encoder / "model.safetensors"
+    save_file({key: 1.1 * value for key, value in load_file(weights).items()}, weights, {"format": "pt"})
     code, output = project.run(*grid, command="sweep")
-    assert code == 1 and done.stat().st_mtime_ns == stamp
+    assert code == 0, output
+    assert done.stat().st_mtime_ns == stamp
+    assert len(list(project.data.glob(f"{SWEEPS}/grid-part_identity-*/*/point.json"))) == 2
+
+
+def test_the_table_and_the_page_lead_to_the_runs(swept) -> None:
+    project, _, after, output = swept
+    (sweep,) = project.data.glob(f"{SWEEPS}/attention_weight-*")
+    assert f"{sweep.name}: mean over seeds" in output and str(sweep / "experiments.html") in output
+    page = (sweep / "experiments.html").read_text()
+    summary = pd.read_parquet(sweep / "sweep_summary.parquet")
+    assert set(summary["setting"]) == {"0.1", "0.01"}
+    for name in ("0.1_seed-0", "0.01_seed-0"):
+        assert after[name]["run_id"] in page and after[name]["adapter_version"] in page
+    client = mlflow.MlflowClient(f"sqlite:///{project.database}")
+    parent = client.get_run(json.loads((sweep / "sweep.json").read_text())["run_id"])
+    assert "| 0.01 |" in parent.data.tags["mlflow.note.content"]
+    artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "report")}
+    assert {"report/experiments.html", "report/attention_weight.png", "report/sweep_summary.parquet"} <= artifacts
+    code, output = project.run("--pipeline=experiments")
+    assert code == 0, output
+    everything = pd.read_parquet(project.data / "08_reporting/test/sweep_summary.parquet")
+    assert {"attention_weight", "grid-rank"} <= set(everything["sweep"])
+
+
+def test_without_a_sweep_the_report_says_how_to_run_one(project) -> None:
+    code, output = project.run("--pipeline=experiments")
+    assert code == 0, output
+    assert "kedro sweep" in (project.data / "08_reporting/test/experiments.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +167,13 @@ def test_a_point_that_fails_stops_no_other_and_is_run_again_alone(swept) -> None
         (["--grid=trian.rank=2"], "no options 'trian'"),
         (["--grid=train.rank=2,-1"], "rank"),
         (["--grid=train.rank"], "'train.rank' is not of the form"),
+        (["--grid=train.rank=[2"], "cannot be read"),
+        (["--grid=train=2"], "train"),
+        (["--grid=train.rank=2,2"], "repeat"),
+        (["--seeds=0,0"], "repeat"),
+        (["--grid=train.seed=1,2"], "--seeds"),
+        (["--grid=train.rank=2", "--grid=train.rank=4"], "twice"),
+        (["attention_weight", "atention_weight"], "There is no sweep 'atention_weight'"),
         (["--seeds=one"], "'one' is not of the form"),
         (["one", "two", "--grid=train.rank=2"], "one name"),
         (["../one", "--grid=train.rank=2"], "'../one' is no name"),

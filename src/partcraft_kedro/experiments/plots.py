@@ -114,7 +114,7 @@ def draw_stages(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     A row for each setting of one sweep, a column for each of at most eight steps; one prompt and one noise throughout:
     the first picture of the lowest seed. None without samples. samples: with the columns path, source_path.
     """
-    shown = points.merge(samples, on="run_id")
+    shown = _sampled(points, samples)
     if shown.empty:
         return None
     shown = shown[shown["seed"] == shown["seed"].min()]
@@ -138,6 +138,12 @@ def draw_stages(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     for axis, title in zip(axes[0], ["real picture", *(f"step {step:,}" for step in steps)], strict=True):
         axis.set_title(title, fontsize=9)
     return figure
+
+
+def _sampled(points: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    """Samples with the settings of their runs; none where settings share a training, which tells nothing of them."""
+    shown = points.merge(samples, on="run_id")
+    return shown if shown.groupby("path")["run_id"].nunique().le(1).all() else shown.iloc[:0]
 
 
 def _load(path: str | Path) -> np.ndarray:
@@ -204,7 +210,7 @@ def _series(label: str, rows: pd.DataFrame) -> _Series:
 
 def _panels_of_learning(points: pd.DataFrame, samples: pd.DataFrame) -> list[_Panel]:
     """A panel for EMR and one for CoSim, a series for each setting."""
-    shown = points.merge(samples, on="run_id")
+    shown = _sampled(points, samples)
     keys = ["setting", "run_id", "step"]
     trainings = shown.groupby(keys, sort=False)[["emr", "cosim"]].mean().reset_index()
     panels = []

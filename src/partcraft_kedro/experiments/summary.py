@@ -65,6 +65,8 @@ def summarise_seeds(points: pd.DataFrame, scores: pd.DataFrame, dataset: str) ->
     each seed; note, the first there is.
     """
     keys = ["sweep", "option", "setting", "method", "attention_weight", "task", "measure"]
+    columns = [*keys, "mean", "low", "high", "seeds", "n", "ceiling", "floor", "published", "source"]
+    columns += ["run_ids", "values", "note"]
     rows = []
     for key, group in points.merge(scores, on="run_id").groupby(keys, sort=False):
         of = dict(zip(keys, key, strict=True))
@@ -89,7 +91,7 @@ def summarise_seeds(points: pd.DataFrame, scores: pd.DataFrame, dataset: str) ->
                 "note": notes.iloc[0] if len(notes) else None,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def reference_of(points: pd.DataFrame) -> str:

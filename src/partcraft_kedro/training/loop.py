@@ -40,11 +40,13 @@ def train(
 
     folder: where `checkpoint.safetensors` and `losses.csv` live; a checkpoint found there is gone on from.
     fingerprint: of everything that the result depends on; a checkpoint made with another one raises UserError.
-    on_log, on_sample: called with the number of steps done.
+    on_log, on_sample: called with the number of steps done; on_log first with what was logged up to a checkpoint.
     Raises UserError if memory does not hold one picture.
     """
     trainer = _Trainer(model.trainable(), options, folder, fingerprint)
     first, history = trainer.resume()
+    for row in history:
+        on_log(row["step"], {name: value for name, value in row.items() if name != "step"})
     sums: dict[str, torch.Tensor] = {}
     progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
     with AttentionCapture(model.pipeline.unet) as capture:

@@ -49,7 +49,10 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
 
     rng = numpy_generator(seed, "batch", step)
     flips = rng.integers(0, 2, size)
-    codes = [_some_parts(cache.codes[row], rng) if options.union_sampling else cache.codes[row] for row in rows]
+    codes = [cache.codes[row] for row in rows]
+    if options.union_sampling:  # with a generator of its own, so that all else is drawn as without it
+        subsets = numpy_generator(seed, "union", step)
+        codes = [_some_parts(code, subsets) for code in codes]
     prompts = [compose_prompt(code, rng, options.template_probability) for code in codes]
     ids, columns = model.prompts.tokenize(prompts)
 
@@ -75,7 +78,7 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
 def _some_parts(code: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A code with a random subset of its parts, at least one, the others absent: Break-a-Scene's union sampling."""
     present = np.flatnonzero(code != ABSENT)
-    kept = rng.permutation(present)[: rng.integers(1, len(present) + 1)]
+    kept = rng.permutation(present)[: rng.integers(len(present)) + 1] if len(present) else present
     return np.where(np.isin(np.arange(len(code)), kept), code, ABSENT)
 
 

@@ -12,7 +12,7 @@ from partcraft_kedro.options import DataOptions, SweepOptions
 
 _POINT = [
     *("sweep", "point", "setting", "option", "seed", "method", "attention_weight", "steps"),
-    *("run_id", "parent_run_id", "adapter_version"),
+    *("run_id", "adapter_version"),
 ]
 _SCORE = ["run_id", "task", "measure", "value", "low", "high", "ceiling", "floor", "n", "note"]
 _SAMPLE = ["run_id", "step", "id", "emr", "cosim", "path", "source_path"]
@@ -45,14 +45,18 @@ def collect_points(data: DataOptions) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
             scores.append(pd.read_parquet(place / "score_table.parquet").assign(**of_run))
             sampled = pd.read_parquet(models / place.relative_to(reporting) / "training_samples.parquet")
             samples.append(sampled.assign(**of_run))
-        shared = pd.json_normalize(key["options"]["parameters"]).iloc[0].to_dict() | sweep.options
-        options[name] = {option: value for option, value in shared.items() if option not in {*sweep.grid, "train.seed"}}
+        options[name] = _shared(list(key["options"]["points"].values()))
     return (
         pd.DataFrame(points, columns=_POINT),
         summary.with_all_compositions(pd.concat([pd.DataFrame(columns=_SCORE), *scores])[_SCORE]),
         pd.concat([pd.DataFrame(columns=_SAMPLE), *samples])[_SAMPLE],
         options,
     )
+
+
+def _shared(options: list[dict]) -> dict:
+    """The options that are the same in all points."""
+    return {name: value for name, value in options[0].items() if all(point[name] == value for point in options)}
 
 
 def summarise_sweeps(sweep_points: pd.DataFrame, sweep_scores: pd.DataFrame, data: DataOptions) -> pd.DataFrame:

@@ -69,9 +69,8 @@ def train_adapter(
         if stage.finished:
             history = pd.read_parquet(losses)
             tracking.log_curve(history)
-            samples = _samples(stage)
-            tracking.log_curve(samples.groupby("step")[["emr", "cosim"]].mean().add_prefix("sample_").reset_index())
-            return folder, history, samples
+            _log_samples(stage, data)
+            return folder, history, _samples(stage)
 
         import numpy as np
         from safetensors.numpy import load_file
@@ -112,9 +111,11 @@ def train_adapter(
             scores = score_codes(predictor, np.stack(shown["code"]), np.stack([np.asarray(image) for image in images]))
             table = pd.DataFrame({"step": step, "id": shown["id"].to_numpy(), **scores[["emr", "cosim"]]})
             table["path"] = [path.relative_to(data.folder).as_posix() for path in paths]
-            write_file(at_step.with_suffix(".parquet"), table.assign(source_path=real.to_numpy()).to_parquet)
-            tracking.log_step(step, {"sample_emr": table["emr"].mean(), "sample_cosim": table["cosim"].mean()})
-            tracking.log_image(step, tracking.side_by_side(images))
+            table["source_path"] = real.to_numpy()
+            write_file(at_step.with_suffix(".parquet"), table.to_parquet)
+            tracking.log_samples(table, data.folder)
+
+        _log_samples(stage, data)  # of an attempt that was broken off
 
         tell = {"on_log": tracking.log_step, "on_sample": sample}
         history = train(model, cache, options, stage.folder, stage.fingerprint, **tell)
@@ -122,8 +123,16 @@ def train_adapter(
         write_folder(folder, lambda partial: model.save_adapter(partial, facts))
         write_file(losses, history.to_parquet)
         stage.finish()
+        # Its key holds the number of steps: nothing will ever go on from it, and it may have gigabytes.
+        (stage.folder / "checkpoint.safetensors").unlink()
         return folder, history, _samples(stage)
 
 
 def _samples(stage: Stage) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(table) for table in sorted(stage.folder.glob("samples/*.parquet"))])
+
+
+def _log_samples(stage: Stage, data: DataOptions) -> None:
+    """Log the pictures that were sampled already."""
+    for table in sorted(stage.folder.glob("samples/*.parquet")):
+        tracking.log_samples(pd.read_parquet(table), data.folder)
