@@ -160,3 +160,13 @@ def test_settings_that_share_a_training_have_no_figure_of_it(methods, samples):
     ].to_numpy()
     assert draw_stages(points, shared) is None
     assert draw_learning(points, shared) is None
+
+
+def test_a_measure_that_one_setting_lacks_is_drawn_without_it(methods):
+    points, scores = methods
+    lacking = points.loc[points["setting"] == "partcraft", "run_id"]
+    scores = scores[~(scores["run_id"].isin(lacking) & (scores["measure"] == "judge"))]
+    figure = draw_sweep(summarise_seeds(points, scores, "creatures"))
+    judge = next(axis for axis in figure.axes if axis.get_title() == "judge")
+    emr = next(axis for axis in figure.axes if axis.get_title() == "EMR")
+    assert 0 < len(judge.lines) < len(emr.lines)

@@ -94,7 +94,8 @@ def test_every_point_is_a_child_of_one_run(swept) -> None:
         for child in children:
             assert "reconstruction.emr.value" in child.data.metrics
             version = child.data.tags["adapter_version"]
-            assert (project.data / "06_models/test/adapter" / version / "adapter/adapter.json").exists()
+            folder = project.data / f"06_models/test/sweeps/{sweep.name}/{child.info.run_name}/adapter"
+            assert [path.name for path in folder.iterdir()] == [version]
             (registered,) = client.search_model_versions(f"run_id = '{child.info.run_id}'")
             assert float(registered.tags["reconstruction.emr"]) == pytest.approx(
                 child.data.metrics["reconstruction.emr.value"], abs=1e-4

@@ -176,6 +176,8 @@ def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
         for i, name in enumerate(labels):
             shift = width * (i - (len(labels) - 1) / 2) / len(labels)
             of = rows[rows[label] == name]
+            if of.empty:  # a measure that one setting lacks
+                continue
             series.append(_series(name, of.assign(x=of[along].map(places) + shift).sort_values("x")))
         panel = _Panel(MEASURES[measure], f"{option} (log scale)" if numbers else "", series, joined=bool(numbers))
         panel.seed_shift = 0.3 * width / len(labels)
