@@ -53,10 +53,12 @@ def test_mlflow_has_flat_options_curves_and_metrics(finished) -> None:
         options = dict(database.execute("select key, value from params"))
         metrics = {key for (key,) in database.execute("select distinct key from metrics")}
         names = database.execute("select count(*) from runs").fetchone()[0]
+        kinds = dict(database.execute("select key, value from experiment_tags"))
     assert options["train.attention_weight"] == "0.01"
     assert options["generate.sampling.steps"] == "2"
     assert {"loss", "attention_inside", "reconstruction.emr.value", "discovery.nmi"} <= metrics
     assert names >= 1
+    assert kinds["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_a_second_run_computes_nothing_again(finished) -> None:
