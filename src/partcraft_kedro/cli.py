@@ -105,14 +105,14 @@ def _seeds(context: click.Context, parameter: click.Parameter, given: str | None
 def _print_sweep(folder: Path) -> None:
     import pandas as pd
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    from partcraft_kedro.experiments.summary import table_of_sweep
+    from partcraft_kedro.experiments.summary import HEADLINES, table_of_sweep
 
     found = table_of_sweep(pd.read_parquet(folder / "sweep_summary.parquet"))
-    of_counts = found.columns.str.match("composition of")  # those are in the report
-    found = found.loc[:, ~of_counts].reset_index()
-    table = Table(*found.columns, title=f"{folder.name}: mean over seeds ± half the 95% interval")
+    found = found.loc[:, found.columns.isin(HEADLINES)].reset_index()
+    headings = (Column(name, no_wrap=name == "setting") for name in found.columns)
+    table = Table(*headings, title=f"{folder.name}: mean over seeds ± half the 95% interval")
     for row in found.itertuples(index=False):
         table.add_row(*map(str, row))
     Console().print(table)

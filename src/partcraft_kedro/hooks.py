@@ -90,14 +90,15 @@ class FlatMlflowHook(MlflowHook):
 
 def _tables_of_sweeps(summary: pd.DataFrame) -> str:
     """What MLflow shows at the top of a run's page: each sweep's table, in Markdown."""
-    from partcraft_kedro.experiments.summary import table_of_sweep
+    from partcraft_kedro.experiments.summary import HEADLINES, table_of_sweep
 
     tables = []
     for name, rows in summary.groupby("sweep", sort=False):
-        table = table_of_sweep(rows).reset_index()
+        table = table_of_sweep(rows)
+        table = table.loc[:, table.columns.isin(HEADLINES)].reset_index()
         lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
         text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-        tables.append(f"**{name}**: mean over seeds ± half the 95% interval\n\n{text}")
+        tables.append(f"{text}\n\n**{name}**: mean over seeds ± half the 95% interval")
     return "\n\n".join(tables)
 
 

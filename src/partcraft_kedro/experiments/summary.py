@@ -27,6 +27,8 @@ COLUMNS = {
 }
 """The columns of tables for people, by task and measure."""
 
+HEADLINES = ("seeds", "reconstruction EMR", "composition EMR", "FID", "Fréchet distance")
+"""The columns for where there is little room."""
 
 # Options whose values the paper reports numbers for.
 _PAPER_VARIES = {"train.method", "train.attention_weight"}
