@@ -26,3 +26,15 @@ def vit_folder(tmp_path):
     crop = {"height": 32, "width": 32}
     BitImageProcessor(size={"shortest_edge": 36}, crop_size=crop, image_mean=[0.4] * 3).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def create_tiny():
+    """Makes untrained part tokens and LoRA for tiny, three parts with 3, 4 and 4 variants; takes the precision."""
+    from partcraft_kedro.model.partcraft import PartCraft
+
+    def create(precision: str = "float32") -> PartCraft:
+        learns = {"unet": "lora", "rank": 2, "lora_layers": "cross", "bottleneck_layers": 2}
+        return PartCraft.create("tiny", "cpu", precision, variants=[3, 4, 4], **learns, seed=0)
+
+    return create

@@ -194,11 +194,16 @@ def _report(name: str, folder: Path, command: "_Command", run_id: str) -> None:
 
 def _check(raw: dict, point: Point) -> dict[str, Any]:
     """All options of a point, as `kedro run` would have them."""
-    merged = OmegaConf.create(raw)
     refuse_unknown_groups(option.partition(".")[0] for option in point.options)
-    for option, value in point.options.items():
+    return ParameterValidator(dict(pipelines)).validate_raw_params(_with_options(raw, point.options))
+
+
+def _with_options(tree: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """A tree of options, with those of dotted names put in."""
+    merged = OmegaConf.create(tree)
+    for option, value in options.items():
         OmegaConf.update(merged, option, value, force_add=True)
-    return ParameterValidator(dict(pipelines)).validate_raw_params(OmegaConf.to_container(merged))
+    return OmegaConf.to_container(merged)
 
 
 def _gpus(device: str) -> list[str]:
@@ -271,10 +276,7 @@ class _Command:
 
         run: arguments of `kedro run`.
         """
-        merged = OmegaConf.create(self.parameters)
-        for option, value in options.items():
-            OmegaConf.update(merged, option, value, force_add=True)
-        config, content = log.with_suffix(".yml"), {"run": run | {"params": OmegaConf.to_container(merged)}}
+        config, content = log.with_suffix(".yml"), {"run": run | {"params": _with_options(self.parameters, options)}}
         write_file(config, lambda partial: partial.write_text(yaml.safe_dump(content)))
         command = [sys.executable, "-m", "kedro", "run", f"--config={config}"]
         with log.open("wb") as output:

@@ -18,18 +18,8 @@ def options(**changes) -> SamplingOptions:
 
 
 @pytest.fixture(scope="module")
-def model() -> PartCraft:
-    fresh = PartCraft.create(
-        "tiny",
-        "cpu",
-        "float32",
-        variants=[3, 4, 4],
-        rank=2,
-        unet="lora",
-        lora_layers="cross",
-        bottleneck_layers=2,
-        seed=0,
-    )
+def model(create_tiny) -> PartCraft:
+    fresh = create_tiny()
     # As Stable Diffusion 1.5 comes.
     leading = {"skip_prk_steps": True, "timestep_spacing": "leading"}
     fresh.own_scheduler = PNDMScheduler.from_config(fresh.own_scheduler.config, **leading)
@@ -53,18 +43,8 @@ def test_a_picture_is_what_the_pipeline_draws_of_its_prompt(model: PartCraft, sa
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
-def test_in_bfloat16_pictures_change_by_rounding_alone(model: PartCraft) -> None:
-    half = PartCraft.create(
-        "tiny",
-        "cpu",
-        "bfloat16",
-        variants=[3, 4, 4],
-        rank=2,
-        unet="lora",
-        lora_layers="cross",
-        bottleneck_layers=2,
-        seed=0,
-    )
+def test_in_bfloat16_pictures_change_by_rounding_alone(model: PartCraft, create_tiny) -> None:
+    half = create_tiny("bfloat16")
     full, rounded = (sample_pictures(of, PROMPTS, NAMES, options(steps=8), seed=3) for of in (model, half))
     assert rounded.dtype == torch.float32
     assert 0 < (full - rounded).abs().mean() < 4 / 255

@@ -9,24 +9,9 @@ import torch
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import AttentionCapture
-from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.training import memory
 
 SD15 = Path(__file__).parents[3] / "shared/configs/sd15/unet/config.json"
-
-
-def tiny() -> PartCraft:
-    return PartCraft.create(
-        "tiny",
-        "cpu",
-        "float32",
-        variants=[3, 4, 4],
-        rank=2,
-        unet="lora",
-        lora_layers="cross",
-        bottleneck_layers=2,
-        seed=0,
-    )
 
 
 @pytest.mark.skipif(not SD15.exists(), reason="needs Stable Diffusion 1.5's configuration")
@@ -53,8 +38,8 @@ def test_stable_diffusion_takes_three_quarters_of_a_gibibyte_a_picture() -> None
         assert memory.step_memory(model, capture, 2) - memory.step_memory(model, capture, 1) < 0.5 * (two - one)
 
 
-def test_as_many_pictures_a_pass_as_memory_holds(monkeypatch) -> None:
-    model = tiny()
+def test_as_many_pictures_a_pass_as_memory_holds(monkeypatch, create_tiny) -> None:
+    model = create_tiny()
     with AttentionCapture(model.pipeline.unet) as capture:
         one, two, four = (memory.step_memory(model, capture, pictures) for pictures in (1, 2, 4))
         assert four - two == pytest.approx(2 * (two - one), rel=0.05)

@@ -45,11 +45,11 @@ def options(**changes) -> TrainOptions:
     return TrainOptions(**defaults | changes)
 
 
-def fresh_model(of: TrainOptions) -> PartCraft:
+def fresh_model(of: TrainOptions, precision: str = "float32") -> PartCraft:
     return PartCraft.create(
         "tiny",
         "cpu",
-        "float32",
+        precision,
         variants=VARIANTS,
         unet=of.unet,
         rank=of.rank,
@@ -350,17 +350,7 @@ def test_bfloat16_moves_the_losses_by_rounding_alone(cache: TrainingCache) -> No
     of = options(batch_size=4, attention_weight=1.0)
     losses = []
     for precision in ("float32", "bfloat16"):
-        model = PartCraft.create(
-            "tiny",
-            "cpu",
-            precision,
-            variants=VARIANTS,
-            rank=2,
-            unet="lora",
-            lora_layers="cross",
-            bottleneck_layers=2,
-            seed=0,
-        )
+        model = fresh_model(of, precision)
         assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
         schedule = DDPMScheduler.from_config(model.own_scheduler.config)
         with AttentionCapture(model.pipeline.unet) as capture, torch.no_grad():
