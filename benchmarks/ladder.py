@@ -70,7 +70,7 @@ def steps_of(
     optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4, fused=True)
     gradient = Gradient(model, AttentionCapture(model.pipeline.unet), of, micro_batch=of.batch_size)
     side = model.pipeline.unet.config.sample_size * model.pipeline.vae_scale_factor
-    pixels = torch.zeros(of.batch_size, 3, side, side, device=model.pipeline.device)
+    pixels = torch.zeros(of.batch_size, 3, side, side, device=model.device)
 
     def step(number: int) -> None:
         if encode:

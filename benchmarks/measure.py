@@ -1,5 +1,8 @@
 """Timing ways of doing the same thing side by side: alternately, in one process, medians with their spread."""
 
+import ctypes
+import gc
+import platform
 import statistics
 import threading
 import time
@@ -11,7 +14,7 @@ import psutil
 
 @dataclass(frozen=True)
 class Result:
-    """One way of doing a thing. rates: items a second, in each round; peak: MiB above what the process had before."""
+    """One way of doing a thing. rates: items a second, in each round; peak: MiB above what the process held before."""
 
     subject: str
     way: str
@@ -29,9 +32,15 @@ class Result:
 
 
 class _PeakMemory:
-    """The most resident memory that the process has had within the block, in bytes, sampled every 5 ms."""
+    """The most resident memory that the process has had within the block, in bytes, sampled every 2 ms.
+
+    What the process has freed is given back first; what follows is slower for it, and not to be timed.
+    """
 
     def __enter__(self) -> "_PeakMemory":
+        gc.collect()
+        if platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)
         self._process, self._done = psutil.Process(), threading.Event()
         self.before = self.peak = self._process.memory_info().rss
         self._thread = threading.Thread(target=self._watch)
@@ -39,7 +48,7 @@ class _PeakMemory:
         return self
 
     def _watch(self) -> None:
-        while not self._done.wait(0.005):
+        while not self._done.wait(0.002):
             self.peak = max(self.peak, self._process.memory_info().rss)
 
     def __exit__(self, *_: object) -> None:
@@ -47,22 +56,26 @@ class _PeakMemory:
         self._thread.join()
 
 
-def side_by_side(
-    subject: str, item: str, ways: dict[str, Callable[[], int]], *, rounds: int, warm_up: bool = True
-) -> list[Result]:
-    """Run each way in turn, `rounds` times over; each returns how many items it did. The first is the baseline."""
-    if warm_up:
-        for way in ways.values():
-            way()
+def side_by_side(subject: str, item: str, ways: dict[str, Callable[[], int]], *, rounds: int) -> list[Result]:
+    """Run each way in turn, `rounds` times over; each returns how many items it did. The first is the baseline.
+
+    Rounds before them warm up and find the memory; they are not timed.
+    """
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    peaks = dict.fromkeys(ways, 0.0)
+    peaks = {}
+    for way in ways.values():
+        way()
+    for name, way in ways.items():
+        with _PeakMemory() as memory:
+            way()
+        peaks[name] = (memory.peak - memory.before) / 2**20
+    for way in ways.values():
+        way()
     for _ in range(rounds):
         for name, way in ways.items():
-            with _PeakMemory() as memory:
-                begin = time.perf_counter()
-                items = way()
-                rates[name].append(items / (time.perf_counter() - begin))
-            peaks[name] = max(peaks[name], (memory.peak - memory.before) / 2**20)
+            begin = time.perf_counter()
+            items = way()
+            rates[name].append(items / (time.perf_counter() - begin))
     results = [Result(subject, name, item, rates[name], peaks[name]) for name in ways]
     for result in results:
         ratio = result.median / results[0].median

@@ -2,9 +2,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture
+from partcraft_kedro.model import attention
+from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture, attend_in_float32
 
 COLUMNS = torch.tensor([[1, 4, -1], [6, -1, 2]])
 
@@ -113,3 +116,26 @@ def test_a_unet_without_the_layers_is_refused():
     )
     with pytest.raises(ValueError, match=r"down_blocks\.2\.attentions\.0"):
         AttentionCapture(other)
+
+
+def test_attention_in_float32_is_attention(unet, inputs):
+    """In float32 nothing changes, the text's causal mask included."""
+    unet = copy.deepcopy(unet)
+    config = CLIPTextConfig(vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=2)
+    text_encoder, ids = CLIPTextModel(config).eval(), torch.arange(14).view(2, 7)
+    expected, of_text = unet(*inputs).sample, text_encoder(ids).last_hidden_state
+    attend_in_float32(unet, text_encoder)
+    torch.testing.assert_close(unet(*inputs).sample, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(text_encoder(ids).last_hidden_state, of_text, atol=1e-5, rtol=0)
+    with AttentionCapture(unet):
+        torch.testing.assert_close(unet(*inputs).sample, expected, atol=1e-5, rtol=0)
+
+
+def test_attention_in_float32_rounds_its_result_alone():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (4 * torch.randn(2, 2, 64, 8, generator=generator).bfloat16() for _ in range(3))
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention._fused_attention(query, key, value, scale=8**-0.5)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-5)

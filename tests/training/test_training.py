@@ -9,10 +9,11 @@ import torch
 from diffusers import DDPMScheduler
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.generation.sampling import sample_pictures
 from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
-from partcraft_kedro.options import TrainOptions
+from partcraft_kedro.options import SamplingOptions, TrainOptions
 from partcraft_kedro.training.cache import TrainingCache, write_latents
 from partcraft_kedro.training.loop import Gradient, train
 from partcraft_kedro.training.step import draw_batch, training_loss
@@ -320,6 +321,23 @@ def test_compilation_takes_the_whole_network_and_changes_no_gradient(cache: Trai
     assert_equal_gradients(found, plain)
 
 
+def test_pictures_in_the_middle_of_a_compiled_training_compile_nothing(cache, tmp_path, monkeypatch) -> None:
+    traced = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    of = options(compile=True, steps=2, sample_every=1)
+    sampling = SamplingOptions(
+        steps=1, sampler="dpm-solver++", guidance=2.0, guidance_rescale=0.0, negative_prompt="", batch_size=3
+    )
+    graphs = torch._dynamo.utils.counters["stats"]
+
+    def sample(_: int, model: PartCraft) -> None:
+        before = graphs["unique_graphs"]
+        sample_pictures(model, ["a [0,1]"] * 3, ["a", "b", "c"], sampling, 0)
+        assert graphs["unique_graphs"] == before > 0
+
+    train(fresh_model(of), cache, of, tmp_path, "f", on_sample=sample)
+
+
 def test_memory_that_runs_out_halves_the_passes_and_nothing_else(cache: TrainingCache, tmp_path, caplog) -> None:
     def little_memory(limit: int, model: PartCraft) -> None:
         def allocate(_: torch.nn.Module, arguments: tuple) -> None:
@@ -386,9 +404,6 @@ def test_latents_are_mapped_from_disk_and_read_as_written(tmp_path) -> None:
 
 @pytest.mark.parametrize("unet", ["frozen", "lora", "key_value", "full"])
 def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_path, unet: str) -> None:
-    from partcraft_kedro.generation.sampling import sample_pictures
-    from partcraft_kedro.options import SamplingOptions
-
     of = options(learning_rate=1e-2, unet=unet)
     model = fresh_model(of)
     untrained = weights(model)

@@ -43,7 +43,7 @@ def sample_pictures(
         drawn = pipeline(
             prompt_embeds=words[:-1],
             negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
-            latents=noise.to(pipeline.device),
+            latents=noise.to(model.device),
             num_inference_steps=options.steps,
             guidance_scale=options.guidance,
             guidance_rescale=options.guidance_rescale,

@@ -1,11 +1,13 @@
-"""Reading the cross-attention of part tokens at the paper's five layers, and there alone."""
+"""Reading the cross-attention of part tokens at the paper's five layers, and there alone; attention on a CPU."""
 
 import math
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
+from transformers import AttentionInterface, CLIPTextModel
 
 # Section A of the paper's supplementary material: the 16×16 cross-attention maps.
 ATTENTION_LAYERS = (
@@ -74,9 +76,7 @@ class _CapturingProcessor(nn.Module):
         encoder_hidden_states: torch.Tensor,
         attention_mask: None = None,  # Stable Diffusion masks no token
     ) -> torch.Tensor:
-        query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-        key = attn.to_k(encoder_hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-        value = attn.to_v(encoder_hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        query, key, value = _project(attn, hidden_states, encoder_hidden_states)
         # In float32, as fused attention sums too: bfloat16 would round a score of 16 to an eighth, its share to 6%.
         with torch.autocast(query.device.type, enabled=False):
             scores = query.float() @ key.float().transpose(-1, -2) * attn.scale
@@ -87,5 +87,66 @@ class _CapturingProcessor(nn.Module):
             index = self.columns.clamp(min=0)[..., None].expand(-1, -1, over_heads.shape[-1])
             self.kept = over_heads.gather(1, index) * (self.columns >= 0)[..., None]
 
-        mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](mixed))
+        return _merge(attn, probabilities.to(value.dtype) @ value)
+
+
+def attend_in_float32(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+    """Let fused attention compute in float32 where the networks compute in bfloat16: for a CPU.
+
+    There torch's kernel takes up to seven times as long for its gradient in bfloat16.
+    """
+    fused = _FusedProcessor()
+    of_transformers = {name: fused for name in unet.attn_processors if ".transformer_blocks." in name}
+    unet.set_attn_processor(unet.attn_processors | of_transformers)
+    AttentionInterface.register("fused_float32", _attend_to_text)
+    text_encoder.set_attn_implementation("fused_float32")
+
+
+class _FusedProcessor:
+    """diffusers' AttnProcessor2_0, fused attention in float32."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: None = None,  # Stable Diffusion masks no token
+    ) -> torch.Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        return _merge(attn, _fused_attention(*_project(attn, hidden_states, context), scale=attn.scale))
+
+
+def _attend_to_text(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None = None,  # a CLIP text encoder masks what comes later, no padding
+    *,
+    scaling: float,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention, as transformers calls it."""
+    return _fused_attention(query, key, value, scale=scaling, is_causal=True).transpose(1, 2).contiguous(), None
+
+
+def _fused_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float, is_causal: bool = False
+) -> torch.Tensor:
+    """(batch, head, location, channel), in float32 whatever the type of what comes in; out comes that type."""
+    with torch.autocast(query.device.type, enabled=False):
+        mixed = F.scaled_dot_product_attention(
+            query.float(), key.float(), value.float(), scale=scale, is_causal=is_causal
+        )
+    return mixed.to(query.dtype)
+
+
+def _project(attn: Attention, hidden_states: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Query, key, value: (batch, head, location or token, channel)."""
+    projected = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+    return tuple(tensor.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for tensor in projected)
+
+
+def _merge(attn: Attention, mixed: torch.Tensor) -> torch.Tensor:
+    """The heads' (batch, head, location, channel) to the layer's output, (batch, location, channel)."""
+    return attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))

@@ -41,11 +41,11 @@ class PartPrompts:
         Raises UserError if a prompt is longer than the text encoder reads.
         """
         length = self.tokenizer.model_max_length
-        encoded = self.tokenizer(prompts, padding="longest", return_tensors="pt")
-        if encoded.input_ids.shape[1] > length:
-            longest = prompts[int(encoded.attention_mask.sum(1).argmax())]
-            raise UserError(f"The prompt {longest!r} is longer than the {length} tokens that the text encoder reads.")
-        ids = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
+        rows = self.tokenizer(prompts, padding="max_length", max_length=length).input_ids
+        longest, prompt = max(zip(map(len, rows), prompts, strict=True))
+        if longest > length:
+            raise UserError(f"The prompt {prompt!r} is longer than the {length} tokens that the text encoder reads.")
+        ids = torch.tensor(rows)
         part = torch.div(ids - self._first, self.part_encoder.variant_count, rounding_mode="floor")
         part = part.where(ids >= self._first, -1)
         found = part[:, None, :] == torch.arange(self.part_encoder.part_count + 1)[None, :, None]

@@ -7,6 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -29,7 +30,8 @@ class PartCraft:
 
     def __init__(self, pipeline: StableDiffusionPipeline, part_encoder: PartEncoder, settings: dict):
         self.pipeline = pipeline
-        self.part_encoder = part_encoder.to(pipeline.device)
+        self.device = pipeline.device  # which diffusers looks for in every module, each time it is asked
+        self.part_encoder = part_encoder.to(self.device)
         self.own_scheduler = pipeline.scheduler
         self.prompts = PartPrompts(pipeline.tokenizer, pipeline.text_encoder, self.part_encoder)
         self.settings = settings
@@ -64,6 +66,9 @@ class PartCraft:
                 kinds = ("attn2",) if lora_layers == "cross" else ("attn1", "attn2")
                 targets = [f"{kind}.{projection}" for kind in kinds for projection in _PROJECTIONS]
                 pipeline.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+                for module in pipeline.unet.modules():
+                    if isinstance(module, LoraLayer):  # autocast casts back what it would cast to float32
+                        module.cast_input_dtype_enabled = False
         for name, weight in pipeline.unet.named_parameters():
             if unet == "full" or (unet == "key_value" and name.endswith(_KEY_VALUE)):
                 weight.requires_grad_()
@@ -74,7 +79,7 @@ class PartCraft:
     def autocast(self) -> torch.autocast:
         """The context in which text encoder and U-Net compute."""
         dtype = self.pipeline.text_encoder.dtype
-        return torch.autocast(self.pipeline.device.type, dtype, enabled=dtype != torch.float32)
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything that learns, by name."""

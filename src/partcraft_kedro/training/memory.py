@@ -92,7 +92,7 @@ def choose_micro_batch(model: PartCraft, capture: AttentionCapture, batch_size: 
 
     Raises UserError if it does not hold one.
     """
-    free = free_memory(model.pipeline.device)
+    free = free_memory(model.device)
     learnt = sum(parameter.numel() for parameter in model.trainable().values())
     fixed = 12 * learnt  # a gradient and AdamW's two moments, in float32
     one = step_memory(model, capture, 1)
@@ -100,7 +100,7 @@ def choose_micro_batch(model: PartCraft, capture: AttentionCapture, batch_size: 
     fitting = 1 + int((_USABLE * free - fixed - one) // more)
     if fitting < 1:
         raise UserError(
-            f"Training needs {(fixed + one) / _GIB:.2f} GiB for one picture, and {model.pipeline.device.type} has "
+            f"Training needs {(fixed + one) / _GIB:.2f} GiB for one picture, and {model.device.type} has "
             f"{free / _GIB:.2f} GiB free: close other programs, or give --params train.gradient_checkpointing=true."
         )
     return min(batch_size, fitting)

@@ -69,7 +69,7 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
         columns=columns,
         masks=cache.label_maps[flips, rows][:, None] == parts,
     )
-    device = model.pipeline.device
+    device = model.device
     if device.type == "cuda":  # from pinned memory the copy does not wait for the GPU to finish the last step
         return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in vars(batch).values()))
     return Batch(*(tensor.to(device) for tensor in vars(batch).values()))

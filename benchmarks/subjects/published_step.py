@@ -69,21 +69,14 @@ def encode(model: PartCraft, pictures: Pictures) -> torch.Tensor:
 
 
 class PublishedStep:
-    """Forward and backward over a batch of eight; use as a context manager, which restores the U-Net."""
+    """Forward and backward over a batch of eight, with the U-Net's attention written out."""
 
     def __init__(self, model: PartCraft, predictor: PartPredictor, options: TrainOptions):
         self._model, self._predictor, self._options = model, predictor, options
         self._schedule = DDPMScheduler.from_config(model.own_scheduler.config)
         self._kept: dict[str, torch.Tensor] = {}
-
-    def __enter__(self) -> "PublishedStep":
-        unet = self._model.pipeline.unet
-        self._original = unet.attn_processors
-        unet.set_attn_processor({name: ExplicitAttention(name, self._kept) for name in self._original})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._model.pipeline.unet.set_attn_processor(dict(self._original))
+        unet = model.pipeline.unet
+        unet.set_attn_processor({name: ExplicitAttention(name, self._kept) for name in unet.attn_processors})
 
     def __call__(self, batch: Batch, pictures: Pictures) -> float:
         """Gradients of the batch's loss, two pictures a pass; returns the loss, as logged in every step."""

@@ -1,0 +1,118 @@
+"""Optimizer steps of eight pictures: the published design, plain diffusers practice, ours."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from diffusers.models.attention_processor import AttnProcessor2_0
+from peft.tuners.lora import LoraLayer
+
+from measure import Result, side_by_side
+from partcraft_kedro.assets import half_precision
+from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.randomness import numpy_generator, torch_generator
+from partcraft_kedro.training.loop import Gradient
+from partcraft_kedro.training.step import Batch, draw_batch, training_loss
+from subjects.published_step import Pictures, PublishedStep, encode
+from subjects.world import BATCH, SIZE, TRAINING, World, fresh_model
+
+_TURN = 4  # steps in a row, as a training takes them
+
+Step = Callable[[int], float]  # the number of an optimizer step to its loss
+
+
+def measure(world: World, rounds: int) -> tuple[list[Result], dict]:
+    steps = {
+        "published design, float32": _published(world),
+        "plain diffusers practice, float32": _plain(world, "float32"),
+        "ours, float32": _ours(world, "float32"),
+    }
+    if half_precision("cpu") is torch.bfloat16:
+        steps["plain diffusers practice, bfloat16"] = _plain(world, "bfloat16")
+        steps["ours, bfloat16"] = _ours(world, "bfloat16")
+    steps["ours, compiled"] = _ours(world, "auto", compiled=True)
+    losses = {name: round(step(0), 5) for name, step in steps.items()}  # from the same weights, on the same draws
+    print("losses of the first step:", losses)
+
+    def turn(step: Step) -> int:
+        for number in range(_TURN):
+            step(number)
+        return _TURN * BATCH
+
+    ways = {name: lambda step=step: turn(step) for name, step in steps.items()}
+    return side_by_side("training step", "picture", ways, rounds=rounds), {"losses of the first step": losses}
+
+
+def _published(world: World) -> Step:
+    model = fresh_model("float32")
+    _as_it_comes(model)
+    optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4)
+    gradient = PublishedStep(model, world.predictor, TRAINING)
+
+    def step(number: int) -> float:
+        loss = gradient(draw_batch(model, world.cache, TRAINING, number), _pictures_of(world, number))
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return step
+
+
+def _plain(world: World, precision: str) -> Step:
+    model = fresh_model(precision)
+    _as_it_comes(model)
+    optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4)
+    schedule, capture = DDPMScheduler.from_config(model.own_scheduler.config), AttentionCapture(model.pipeline.unet)
+
+    def step(number: int) -> float:
+        drawn = vars(draw_batch(model, world.cache, TRAINING, number))
+        batch = Batch(**drawn | {"latents": encode(model, _pictures_of(world, number))})
+        loss = training_loss(model, capture, schedule, batch, TRAINING)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def _ours(world: World, precision: str, *, compiled: bool = False) -> Step:
+    model = fresh_model(precision)
+    optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4, fused=True)
+    options = TRAINING.model_copy(update={"compile": compiled})
+    gradient = Gradient(model, AttentionCapture(model.pipeline.unet), options)
+
+    def step(number: int) -> float:
+        loss = gradient(draw_batch(model, world.cache, options, number))["loss"]
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def _as_it_comes(model: PartCraft) -> None:
+    """Take back what we change of diffusers', transformers' and PEFT's own ways."""
+    unet = model.pipeline.unet
+    unet.to(memory_format=torch.contiguous_format)
+    unet.set_attn_processor(AttnProcessor2_0())
+    model.pipeline.text_encoder.set_attn_implementation("sdpa")
+    for module in unet.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = True
+
+
+def _pictures_of(world: World, step: int) -> Pictures:
+    """The pictures that `draw_batch` draws for a step, decoded and flipped as it does."""
+    count = len(world.paths)
+    positions = range(step * BATCH, (step + 1) * BATCH)
+    orders = {epoch: numpy_generator(0, "order", epoch).permutation(count) for epoch in {p // count for p in positions}}
+    rows = [orders[position // count][position % count] for position in positions]
+    pixels = load_pictures([world.paths[row] for row in rows], SIZE)
+    flips = numpy_generator(0, "batch", step).integers(0, 2, BATCH)
+    flipped = np.stack([p[:, ::-1] if flip else p for p, flip in zip(pixels, flips, strict=True)])
+    noise = torch.randn((BATCH, 4, SIZE // 2, SIZE // 2), generator=torch_generator(0, "noise", step))
+    return Pictures(flipped, noise)
