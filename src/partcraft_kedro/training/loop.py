@@ -96,11 +96,11 @@ class Gradient:
         chosen = options.micro_batch or micro_batch or choose_micro_batch(model, capture, options.batch_size)
         self.micro_batch = min(chosen, options.batch_size)
         if options.compile:  # last: what the compiler meets on fake tensors it would skip ever after
-            # On a CPU a step is thousands of short calls: called from C++ it is 4% faster. And there the compiler would
-            # take channels last, in which what it writes for group normalisation loses more than convolutions gain.
-            on_cpu = model.device.type == "cpu"
+            # On a CPU the compiler would take channels last, in which what it writes for group normalisation loses more
+            # than convolutions gain.
+            as_laid_out = {"layout_optimization": False} if model.device.type == "cpu" else {}
             for network in (unet, model.pipeline.text_encoder):
-                network.compile(options={"cpp_wrapper": True, "layout_optimization": False} if on_cpu else {})
+                network.compile(options=as_laid_out)
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Accumulate the gradient of the batch's mean loss; returns the losses, detached.
