@@ -17,13 +17,16 @@ ATTENTION_LAYERS = (
     "up_blocks.1.attentions.1.transformer_blocks.0.attn2",
     "up_blocks.1.attentions.2.transformer_blocks.0.attn2",
 )
+# Locations × tokens up to which attention written out is faster on a CPU than fused, and most of all compiled; beyond,
+# its memory would matter.
+_WRITTEN_OUT = 256 * 256
 
 
 class AttentionCapture:
     """Keeps each part token's attention map during the U-Net's forward pass.
 
     The five layers compute their probabilities explicitly and keep the watched tokens' columns; every other
-    layer stays on scaled_dot_product_attention. Use as a context manager: leaving restores the processors.
+    layer stays as it is. Use as a context manager: leaving restores the processors.
 
     Raises ValueError if the U-Net lacks one of the five layers.
     """
@@ -77,11 +80,7 @@ class _CapturingProcessor(nn.Module):
         attention_mask: None = None,  # Stable Diffusion masks no token
     ) -> torch.Tensor:
         query, key, value = _project(attn, hidden_states, encoder_hidden_states)
-        # In float32, as fused attention sums too: bfloat16 would round a score of 16 to an eighth, its share to 6%.
-        with torch.autocast(query.device.type, enabled=False):
-            scores = query.float() @ key.float().transpose(-1, -2) * attn.scale
-        probabilities = scores.softmax(-1)  # (batch, head, location, token)
-
+        probabilities = _probabilities(query, key, attn.scale)
         if self.columns is not None:
             over_heads = probabilities.mean(1).transpose(1, 2)  # (batch, token, location)
             index = self.columns.clamp(min=0)[..., None].expand(-1, -1, over_heads.shape[-1])
@@ -91,19 +90,19 @@ class _CapturingProcessor(nn.Module):
 
 
 def attend_in_float32(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
-    """Let fused attention compute in float32 where the networks compute in bfloat16: for a CPU.
+    """Let attention compute in float32 where the networks compute in bfloat16: for a CPU.
 
-    There torch's kernel takes up to seven times as long for its gradient in bfloat16.
+    There torch's fused kernel takes up to seven times as long for its gradient in bfloat16.
     """
-    fused = _FusedProcessor()
-    of_transformers = {name: fused for name in unet.attn_processors if ".transformer_blocks." in name}
+    processor = _Float32Processor()
+    of_transformers = {name: processor for name in unet.attn_processors if ".transformer_blocks." in name}
     unet.set_attn_processor(unet.attn_processors | of_transformers)
-    AttentionInterface.register("fused_float32", _attend_to_text)
-    text_encoder.set_attn_implementation("fused_float32")
+    AttentionInterface.register("float32", _attend_to_text)
+    text_encoder.set_attn_implementation("float32")
 
 
-class _FusedProcessor:
-    """diffusers' AttnProcessor2_0, fused attention in float32."""
+class _Float32Processor:
+    """diffusers' AttnProcessor2_0, attention in float32."""
 
     def __call__(
         self,
@@ -113,7 +112,7 @@ class _FusedProcessor:
         attention_mask: None = None,  # Stable Diffusion masks no token
     ) -> torch.Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        return _merge(attn, _fused_attention(*_project(attn, hidden_states, context), scale=attn.scale))
+        return _merge(attn, _attention(*_project(attn, hidden_states, context), scale=attn.scale))
 
 
 def _attend_to_text(
@@ -127,13 +126,30 @@ def _attend_to_text(
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention, as transformers calls it."""
-    return _fused_attention(query, key, value, scale=scaling, is_causal=True).transpose(1, 2).contiguous(), None
+    return _fused(query, key, value, scale=scaling, is_causal=True).transpose(1, 2).contiguous(), None
 
 
-def _fused_attention(
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float) -> torch.Tensor:
+    """softmax(QKᵀ·scale)·V, (batch, head, location, channel), in the type of what comes in."""
+    if query.shape[2] * key.shape[2] > _WRITTEN_OUT:
+        return _fused(query, key, value, scale=scale)
+    return _probabilities(query, key, scale).to(value.dtype) @ value
+
+
+def _probabilities(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor:
+    """softmax(QKᵀ·scale), (batch, head, location, token) float32.
+
+    Fused attention sums in float32 too: bfloat16 would round a score of 16 to an eighth, and its share to 6%.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        scores = query.float() @ key.float().transpose(-1, -2) * scale
+    return scores.softmax(-1)
+
+
+def _fused(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float, is_causal: bool = False
 ) -> torch.Tensor:
-    """(batch, head, location, channel), in float32 whatever the type of what comes in; out comes that type."""
+    """The same by torch's fused kernel, in float32."""
     with torch.autocast(query.device.type, enabled=False):
         mixed = F.scaled_dot_product_attention(
             query.float(), key.float(), value.float(), scale=scale, is_causal=is_causal
