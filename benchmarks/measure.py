@@ -1,8 +1,6 @@
 """Timing ways of doing the same thing side by side: alternately, in one process, medians with their spread."""
 
-import ctypes
 import gc
-import platform
 import statistics
 import threading
 import time
@@ -10,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import psutil
+
+from partcraft_kedro.allocator import give_back_freed_memory
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class _PeakMemory:
 
     def __enter__(self) -> "_PeakMemory":
         gc.collect()
-        if platform.libc_ver()[0] == "glibc":
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back_freed_memory()
         self._process, self._done = psutil.Process(), threading.Event()
         self.before = self.peak = self._process.memory_info().rss
         self._thread = threading.Thread(target=self._watch)
@@ -62,7 +61,7 @@ def side_by_side(subject: str, item: str, ways: dict[str, Callable[[], int]], *,
     Rounds before them warm up and find the memory; they are not timed.
     """
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    peaks = {}
+    peaks: dict[str, float] = {}
     for way in ways.values():
         way()
     for name, way in ways.items():

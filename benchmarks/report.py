@@ -39,7 +39,7 @@ def write_report(results: list[list[Result]], facts: dict, tables: dict[str, pd.
     lines += [
         "",
         "Ways of one subject ran alternately in one process; figures are medians; the first way is the baseline.",
-        "Memory is the most that a way took above what the process held before.",
+        "Memory is the most that a way took above what the process held. Freed memory is kept for all ways alike.",
         "",
     ]
     for name, value in facts.items():

@@ -138,7 +138,8 @@ class TrainOptions(_Options):
     gradient_checkpointing: bool
     """Whether activations are computed again in the backward pass instead of kept: less memory, a third slower."""
     compile: bool
-    """Whether the U-Net is compiled (torch.compile): minutes to start, faster steps, the same results but rounding."""
+    """Whether U-Net and text encoder are compiled (torch.compile): minutes to start, faster steps, the same results but
+    rounding. Pictures sampled in between are drawn uncompiled."""
     learning_rate: PositiveFloat
     """Constant, AdamW (the paper: 1e-4)."""
     weight_decay: NonNegativeFloat

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from partcraft_kedro.allocator import keep_freed_memory
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.training import memory
@@ -28,7 +29,7 @@ def test_stable_diffusion_takes_three_quarters_of_a_gibibyte_a_picture() -> None
     model = SimpleNamespace(
         pipeline=SimpleNamespace(unet=unet, tokenizer=SimpleNamespace(model_max_length=77)),
         part_encoder=SimpleNamespace(part_count=5),
-        autocast=lambda: torch.autocast("cpu", torch.bfloat16),
+        autocast=lambda device_type: torch.autocast(device_type, torch.bfloat16),
     )
     with AttentionCapture(unet) as capture:
         one, two = (memory.step_memory(model, capture, pictures) for pictures in (1, 2))
@@ -36,6 +37,22 @@ def test_stable_diffusion_takes_three_quarters_of_a_gibibyte_a_picture() -> None
         unet.enable_gradient_checkpointing()
         unet.train()
         assert memory.step_memory(model, capture, 2) - memory.step_memory(model, capture, 1) < 0.5 * (two - one)
+
+
+def test_the_estimate_is_the_same_whatever_device_the_model_is_on(create_tiny) -> None:
+    model = create_tiny("bfloat16")
+    with AttentionCapture(model.pipeline.unet) as capture:
+        expected = memory.step_memory(model, capture, 2)
+        model.device = torch.device("cuda")  # the fake tensors stay on the CPU
+        assert memory.step_memory(model, capture, 2) == expected
+
+
+def test_what_the_process_keeps_counts_as_free() -> None:
+    keep_freed_memory()
+    kept = [torch.ones(2**22) for _ in range(60)]  # 16 MiB each
+    held = memory.free_memory(torch.device("cpu"))
+    del kept
+    assert memory.free_memory(torch.device("cpu")) - held > 500 * 2**20
 
 
 def test_as_many_pictures_a_pass_as_memory_holds(monkeypatch, create_tiny) -> None:

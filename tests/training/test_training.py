@@ -11,6 +11,7 @@ from diffusers import DDPMScheduler
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.sampling import sample_pictures
 from partcraft_kedro.images.tensors import to_vae
+from partcraft_kedro.model import attention as model_attention
 from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
@@ -321,7 +322,9 @@ def test_compilation_takes_the_whole_network_and_changes_no_gradient(cache: Trai
     assert_equal_gradients(found, plain)
 
 
-def test_pictures_in_the_middle_of_a_compiled_training_compile_nothing(cache, tmp_path, monkeypatch) -> None:
+def test_pictures_in_the_middle_of_a_compiled_training_compile_nothing(
+    cache: TrainingCache, tmp_path, monkeypatch
+) -> None:
     traced = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
     of = options(compile=True, steps=2, sample_every=1)
@@ -362,6 +365,23 @@ def test_memory_that_runs_out_halves_the_passes_and_nothing_else(cache: Training
     little_memory(2, resumed)
     train(resumed, cache, of, tmp_path, "f")
     assert "Memory ran out" not in caplog.text
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_fused_attention_computes_in_float32_on_a_cpu(cache: TrainingCache, monkeypatch, precision: str) -> None:
+    monkeypatch.setattr(model_attention, "_WRITTEN_OUT", 0)
+    of = options()
+    model = fresh_model(of, precision)
+    fused, types = torch.nn.functional.scaled_dot_product_attention, []
+
+    def record(query: torch.Tensor, *arguments: torch.Tensor, **keywords: object) -> torch.Tensor:
+        types.append((query.dtype, torch.is_autocast_enabled("cpu")))
+        return fused(query, *arguments, **keywords)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+    Gradient(model, AttentionCapture(model.pipeline.unet), of, micro_batch=2)(draw_batch(model, cache, of, 0))
+    assert len(types) >= 9  # 6 layers of self-attention, 1 of cross-attention, 2 of the text encoder
+    assert set(types) == {(torch.float32, False)}
 
 
 def test_bfloat16_moves_the_losses_by_rounding_alone(cache: TrainingCache) -> None:

@@ -20,6 +20,7 @@ ATTENTION_LAYERS = (
 # Locations × tokens up to which attention written out is faster on a CPU than fused, and most of all compiled; beyond,
 # its memory would matter.
 _WRITTEN_OUT = 256 * 256
+_TEXT_ATTENTION = "partcraft_float32"  # in transformers' registry
 
 
 class AttentionCapture:
@@ -90,19 +91,22 @@ class _CapturingProcessor(nn.Module):
 
 
 def attend_in_float32(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
-    """Let attention compute in float32 where the networks compute in bfloat16: for a CPU.
+    """Let attention compute scores and softmax in float32 where the networks compute in bfloat16: for a CPU.
 
     There torch's fused kernel takes up to seven times as long for its gradient in bfloat16.
     """
+    # Attention elsewhere normalises groups and adds residuals, which this processor does not.
     processor = _Float32Processor()
-    of_transformers = {name: processor for name in unet.attn_processors if ".transformer_blocks." in name}
-    unet.set_attn_processor(unet.attn_processors | of_transformers)
-    AttentionInterface.register("float32", _attend_to_text)
-    text_encoder.set_attn_implementation("float32")
+    processors = {
+        name: processor if ".transformer_blocks." in name else own for name, own in unet.attn_processors.items()
+    }
+    unet.set_attn_processor(processors)
+    AttentionInterface.register(_TEXT_ATTENTION, _attend_to_text)
+    text_encoder.set_attn_implementation(_TEXT_ATTENTION)
 
 
 class _Float32Processor:
-    """diffusers' AttnProcessor2_0, attention in float32."""
+    """diffusers' AttnProcessor2_0 for transformer blocks, with scores and softmax in float32."""
 
     def __call__(
         self,
@@ -125,7 +129,7 @@ def _attend_to_text(
     scaling: float,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention, as transformers calls it."""
+    """Causal attention, as transformers calls it; the fused kernel knows the mask."""
     return _fused(query, key, value, scale=scaling, is_causal=True).transpose(1, 2).contiguous(), None
 
 
@@ -149,7 +153,10 @@ def _probabilities(query: torch.Tensor, key: torch.Tensor, scale: float) -> torc
 def _fused(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float, is_causal: bool = False
 ) -> torch.Tensor:
-    """The same by torch's fused kernel, in float32."""
+    """softmax(QKᵀ·scale)·V by torch's fused kernel, all in float32, in the type of what comes in.
+
+    is_causal: no token attends to a later one.
+    """
     with torch.autocast(query.device.type, enabled=False):
         mixed = F.scaled_dot_product_attention(
             query.float(), key.float(), value.float(), scale=scale, is_causal=is_causal

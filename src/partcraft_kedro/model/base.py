@@ -1,24 +1,20 @@
 """Loading a base model: the embedded `tiny`, a local folder, or a hub id, all by the same code."""
 
-import ctypes
-import platform
-
 import diffusers
 import torch
 import transformers
 from diffusers import StableDiffusionPipeline
 
+from partcraft_kedro.allocator import keep_freed_memory
 from partcraft_kedro.assets import explain_failure, resolve_device, resolve_model
 from partcraft_kedro.model.attention import attend_in_float32
-
-# Of malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
     """A frozen Stable Diffusion pipeline in float32, with the sampler it was saved with; safetensors only.
 
-    model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`.
+    model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`. On a CPU the process from
+    then on keeps memory that it frees.
     Raises UserError if it cannot be loaded.
     """
     folder = resolve_model(model, "base", "base.model")
@@ -35,27 +31,16 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
     device = resolve_device(device)
-    if device == "cpu":
-        _keep_freed_memory()
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     return pipeline.to(device)
-
-
-def _keep_freed_memory() -> None:
-    """Let the process keep memory that it frees: fetching it anew costs a training step on a CPU a tenth of its time.
-
-    The GNU C library gives large blocks back to the system at once, and what the system gives out it first clears.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, 2**30)
-        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def compute_in(pipeline: StableDiffusionPipeline, dtype: torch.dtype) -> None:
     """Bring the frozen weights of text encoder and U-Net to `dtype`; what learns, and the VAE, stay in float32.
 
     To be called under `torch.autocast`. The U-Net's prediction comes out in float32, so that losses, guidance and
-    the sampler's sums are not rounded.
+    the sampler's sums are not rounded; on a CPU, attention's scores are computed in float32.
     """
     unet = pipeline.unet
     for module in (unet, pipeline.text_encoder):

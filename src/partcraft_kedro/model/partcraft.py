@@ -30,7 +30,7 @@ class PartCraft:
 
     def __init__(self, pipeline: StableDiffusionPipeline, part_encoder: PartEncoder, settings: dict):
         self.pipeline = pipeline
-        self.device = pipeline.device  # which diffusers looks for in every module, each time it is asked
+        self.device = pipeline.device  # fixed here: diffusers looks for it in every module, each time it is asked
         self.part_encoder = part_encoder.to(self.device)
         self.own_scheduler = pipeline.scheduler
         self.prompts = PartPrompts(pipeline.tokenizer, pipeline.text_encoder, self.part_encoder)
@@ -76,10 +76,10 @@ class PartCraft:
         settings = {"base": base, "variants": variants, "bottleneck_layers": bottleneck_layers, "unet": unet}
         return cls(pipeline, encoder, settings)
 
-    def autocast(self) -> torch.autocast:
-        """The context in which text encoder and U-Net compute."""
+    def autocast(self, device_type: str | None = None) -> torch.autocast:
+        """The context in which text encoder and U-Net compute; device_type: `cpu` or `cuda`, if not the model's own."""
         dtype = self.pipeline.text_encoder.dtype
-        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        return torch.autocast(device_type or self.device.type, dtype, enabled=dtype != torch.float32)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything that learns, by name."""

@@ -97,7 +97,7 @@ class Gradient:
         self.micro_batch = min(chosen, options.batch_size)
         if options.compile:  # last: what the compiler meets on fake tensors it would skip ever after
             # On a CPU the compiler would take channels last, in which what it writes for group normalisation loses more
-            # than convolutions gain.
+            # than convolutions gain in bfloat16, and as much in float32.
             as_laid_out = {"layout_optimization": False} if model.device.type == "cpu" else {}
             for network in (unet, model.pipeline.text_encoder):
                 network.compile(options=as_laid_out)

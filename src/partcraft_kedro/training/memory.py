@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from partcraft_kedro.allocator import give_back_freed_memory
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
@@ -56,7 +57,7 @@ class _ForwardBackward(nn.Module):
         self._autocast, self._capture = model.autocast, capture
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: torch.Tensor) -> None:
-        with self._autocast():
+        with self._autocast("cpu"):  # where fake tensors are, whatever the model's device
             predicted = self.unet(latents, timesteps, words, return_dict=False)[0]
         (predicted.square().mean() + self._capture.maps().mean()).backward()
 
@@ -110,6 +111,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    give_back_freed_memory()
     return psutil.virtual_memory().available
 
 
