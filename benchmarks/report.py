@@ -43,7 +43,8 @@ def write_report(results: list[list[Result]], facts: dict, tables: dict[str, pd.
         "",
     ]
     for name, value in facts.items():
-        lines.append(f"- {name}: {value}")
+        of_each = "; ".join(f"{way} {found}" for way, found in value.items()) if isinstance(value, dict) else value
+        lines.append(f"- {name}: {of_each}")
     lines += ["", "## Scaling", "", "![Scaling](benchmarks.png)", ""]
     for table in tables.values():
         lines += ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
