@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,10 +49,10 @@ def train(
     for row in history:
         on_log(row["step"], {name: value for name, value in row.items() if name != "step"})
     sums: dict[str, torch.Tensor] = {}
-    progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
     with AttentionCapture(model.pipeline.unet) as capture:
         # A run that is gone on with splits its sums as it began.
         gradient = Gradient(model, capture, options, micro_batch=trainer.micro_batch)
+        progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
         for step in progress:
             for name, value in gradient(draw_batch(model, cache, options, step)).items():
                 sums[name] = sums.get(name, 0) + value
@@ -101,6 +102,8 @@ class Gradient:
             as_laid_out = {"layout_optimization": False} if model.device.type == "cpu" else {}
             for network in (unet, model.pipeline.text_encoder):
                 network.compile(options=as_laid_out)
+            warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # in diffusers
+            _logger.info("U-Net and text encoder are compiled in the first step, which takes minutes.")
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Accumulate the gradient of the batch's mean loss; returns the losses, detached.
