@@ -4,7 +4,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +33,8 @@ def _against_batch(world: World, rounds: int) -> list[dict]:
         options = TRAINING.model_copy(update={"batch_size": batch_size})
         with AttentionCapture(model.pipeline.unet) as capture:
             memory = step_memory(model, capture, batch_size) / 2**20
-        rows.append(
-            {
-                "pictures a step": batch_size,
-                "seconds": _of_step(model, world.cache, options, rounds),
-                "MiB": memory,
-            }
-        )
+        seconds = _of_step(model, world.cache, options, rounds)
+        rows.append({"pictures a step": batch_size, "seconds": seconds, "MiB": memory})
     return rows
 
 
@@ -55,23 +49,22 @@ def _against_parts(world: World, rounds: int) -> list[dict]:
 
 
 def _against_dataset() -> list[dict]:
-    rows, model = [], fresh_model("auto")
-    for pictures in (100, 1_000, 10_000, 100_000):
-        with tempfile.TemporaryDirectory() as name:
-            first = Path(name) / "latents-0000000.safetensors"
-            save_file(
-                {"mean": torch.zeros(2, 32, 4, 64, 64).half(), "std": torch.zeros(2, 32, 4, 64, 64).half()}, first
-            )
-            for start in range(32, pictures, 32):  # the same shard under as many names
-                (Path(name) / f"latents-{start:07d}.safetensors").hardlink_to(first)
-            codes = np.tile(np.arange(PARTS + 1), (pictures, 1))
-            maps = np.zeros((pictures, 16, 16), np.uint8)
-            load = partial(TrainingCache.load, Path(name), maps, list(codes))
-            cache = load()
-            opened = _median_seconds(lambda _, load=load: load(), 3)
-            drawn = _median_seconds(lambda step, cache=cache: draw_batch(model, cache, TRAINING, step), 20)
-            rows.append({"pictures": pictures, "seconds to open": opened, "seconds to draw 8": drawn})
-    return rows
+    model = fresh_model("auto")
+    return [_of_dataset(model, pictures) for pictures in (100, 1_000, 10_000, 100_000)]
+
+
+def _of_dataset(model: PartCraft, pictures: int) -> dict:
+    with tempfile.TemporaryDirectory() as name:
+        first = Path(name) / "latents-0000000.safetensors"
+        save_file({"mean": torch.zeros(2, 32, 4, 64, 64).half(), "std": torch.zeros(2, 32, 4, 64, 64).half()}, first)
+        for start in range(32, pictures, 32):  # the same shard under as many names
+            (Path(name) / f"latents-{start:07d}.safetensors").hardlink_to(first)
+        codes = list(np.tile(np.arange(PARTS + 1), (pictures, 1)))
+        maps = np.zeros((pictures, 16, 16), np.uint8)
+        opened = _median_seconds(lambda _: TrainingCache.load(Path(name), maps, codes), 3)
+        cache = TrainingCache.load(Path(name), maps, codes)
+        drawn = _median_seconds(lambda step: draw_batch(model, cache, TRAINING, step), 20)
+        return {"pictures": pictures, "seconds to open": opened, "seconds to draw 8": drawn}
 
 
 def _of_step(model: PartCraft, cache: TrainingCache, options: TrainOptions, rounds: int) -> float:

@@ -50,47 +50,48 @@ def measure(world: World, rounds: int) -> tuple[list[Result], dict]:
 def _published(world: World) -> Step:
     model = fresh_model("float32")
     _as_it_comes(model)
-    optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4)
-    gradient = PublishedStep(model, world.predictor, TRAINING)
+    published = PublishedStep(model, world.predictor, TRAINING)
 
-    def step(number: int) -> float:
-        loss = gradient(draw_batch(model, world.cache, TRAINING, number), _pictures_of(world, number))
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss
+    def gradients(number: int) -> float:
+        return published(draw_batch(model, world.cache, TRAINING, number), _pictures_of(world, number))
 
-    return step
+    return _with_optimizer(model, gradients, fused=False)
 
 
 def _plain(world: World, precision: str) -> Step:
     model = fresh_model(precision)
     _as_it_comes(model)
-    optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4)
     schedule, capture = DDPMScheduler.from_config(model.own_scheduler.config), AttentionCapture(model.pipeline.unet)
 
-    def step(number: int) -> float:
+    def gradients(number: int) -> float:
         drawn = vars(draw_batch(model, world.cache, TRAINING, number))
         batch = Batch(**drawn | {"latents": encode(model, _pictures_of(world, number))})
         loss = training_loss(model, capture, schedule, batch, TRAINING)["loss"]
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
         return loss.item()
 
-    return step
+    return _with_optimizer(model, gradients, fused=False)
 
 
 def _ours(world: World, precision: str, *, compiled: bool = False) -> Step:
     model = fresh_model(precision)
-    optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4, fused=True)
     options = TRAINING.model_copy(update={"compile": compiled})
     gradient = Gradient(model, AttentionCapture(model.pipeline.unet), options)
 
+    def gradients(number: int) -> float:
+        return gradient(draw_batch(model, world.cache, options, number))["loss"].item()
+
+    return _with_optimizer(model, gradients, fused=True)
+
+
+def _with_optimizer(model: PartCraft, gradients: Step, *, fused: bool) -> Step:
+    optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-4, fused=fused)
+
     def step(number: int) -> float:
-        loss = gradient(draw_batch(model, world.cache, options, number))["loss"]
+        loss = gradients(number)
         optimizer.step()
         optimizer.zero_grad()
-        return loss.item()
+        return loss
 
     return step
 
