@@ -58,25 +58,24 @@ class BaseModelOptions(_Options):
 class ImagesOptions(_Options):
     """Where pictures come from."""
 
-    source: Literal["creatures", "cub", "dogs", "sims4", "folder"]
-    """`creatures` are drawn; CUB-200-2011, Stanford Dogs and Sims4-Faces are read as published; `folder`: any pictures,
-    in one folder or in one for each class."""
+    source: Literal["creatures", "faces", "cub", "dogs", "sims4", "folder"]
+    """`creatures` and `faces` are drawn; CUB-200-2011, Stanford Dogs and Sims4-Faces are read as published; `folder`:
+    any pictures, in one folder or in one for each class."""
     folder: Path | None
     """Photographs: where they lie; none: where `kedro run --pipeline=download` puts them."""
     labels: Path | None
     """Sims4-Faces in another layout: a CSV file with the columns `file` and `class`."""
+    classes: PositiveInt
+    """Drawn worlds: how many species of creatures; of faces there are two kinds, women and men. tiny has never seen the
+    looks of the first 20 species of seed 0 together."""
     pictures_per_class: PositiveInt
-    """Sims4-Faces: men, and women, that are chosen (the paper: 100)."""
-    species: PositiveInt
-    """Creatures: how many species; tiny has never seen the looks of the first 20 of seed 0 together."""
-    pictures_per_species: int = Field(ge=2)
-    """Creatures: pictures of each species, both splits together."""
+    """Drawn worlds and Sims4-Faces: pictures of each class, both splits together (the paper: 100 men, 100 women)."""
     test_fraction: float = Share
     """Share of each class's pictures kept for evaluation; CUB and Stanford Dogs publish their own split."""
     worst_broken_share: float = Share
     """Above this share of broken pictures the run stops; below it they are set aside."""
     seed: NonNegativeInt
-    """Of species, poses and backgrounds; of the choice of faces; of the split."""
+    """Of what is drawn; of the choice of faces; of the split."""
 
 
 class FeaturesOptions(_Options):
@@ -220,6 +219,11 @@ class GenerateOptions(_Options):
     """Pictures reconstructed, at most (the paper: all)."""
     compositions: NonNegativeInt
     """Compositions for each number of sources (the paper: 500)."""
+    transfers: NonNegativeInt
+    """Pairs A, B of pictures: A is drawn with each of the `transferred` parts of B, and with all of them (the paper's
+    Fig. 4)."""
+    transferred: tuple[str, ...]
+    """The parts that are transferred, by name."""
     most_sources: int = Field(ge=1, le=4)
     """The largest number of source pictures N of Algorithm 1 (the paper: 4)."""
     seed: NonNegativeInt
@@ -256,24 +260,26 @@ class SweepOptions(_Options):
 
 
 class PretrainOptions(_Options):
-    """How tiny is made."""
+    """How tiny is made; `base.device` and `base.precision` say where and in what."""
 
-    pictures: PositiveInt
-    """Creatures drawn to learn from."""
-    species: PositiveInt
-    """Species of the default dataset whose look pairs are held out."""
+    pictures: int = Field(ge=512)
+    """Drawings to learn from, all worlds together; the first 256 are kept to gauge by."""
     autoencoder_steps: PositiveInt
-    """Steps of the VAE, 12 crops each."""
+    """Steps of the VAE, 16 crops each."""
     decoder_steps: PositiveInt
-    """Further steps of the VAE's decoder alone, 12 crops each."""
+    """Further steps of the VAE's decoder alone, 16 crops each."""
     observer_steps: PositiveInt
     """Steps of the vision transformer, and of the judge, 32 pictures each."""
     text_steps: PositiveInt
     """Steps of the text encoder alone, 64 captions each."""
     coarse_steps: PositiveInt
-    """Steps of text encoder and U-Net at half the resolution, 32 pictures each."""
+    """Steps of text encoder and U-Net at half the resolution."""
+    coarse_batch: PositiveInt
+    """Pictures a step there."""
     fine_steps: PositiveInt
-    """Steps of text encoder and U-Net at full resolution, 8 pictures each."""
+    """Steps of text encoder and U-Net at full resolution."""
+    fine_batch: PositiveInt
+    """Pictures a step there."""
     seed: NonNegativeInt
     """Of everything drawn; must differ from images.seed."""
 

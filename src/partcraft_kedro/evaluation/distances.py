@@ -13,8 +13,8 @@ import torch
 from tqdm import tqdm
 
 from partcraft_kedro.assets import resolve_device
+from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.evaluation.inception import Inception
-from partcraft_kedro.evaluation.judge import Judge
 from partcraft_kedro.images.records import load_ahead
 from partcraft_kedro.images.tensors import to_unit
 

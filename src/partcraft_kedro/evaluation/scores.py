@@ -16,10 +16,10 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from partcraft_kedro.evaluation.judge import Judge
+from partcraft_kedro.drawn import creatures
+from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.evaluation.metrics import bootstrap, cosine_similarity, exact_matching_rate
 from partcraft_kedro.evaluation.part_identity import PartIdentity
-from partcraft_kedro.images import creatures
 from partcraft_kedro.images.records import load_ahead, load_pictures
 from partcraft_kedro.images.tensors import from_vae, to_unit, to_vae
 from partcraft_kedro.parts.predictor import PartPredictor
@@ -34,9 +34,7 @@ def through_vae(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     return from_vae(vae.decode(vae.encode(to_vae(pictures).to(vae.device)).latent_dist.mean).sample)
 
 
-def intended_creature(
-    row: pd.Series, records: pd.DataFrame, matching: dict[int, int]
-) -> tuple[creatures.Creature, creatures.Pose]:
+def intended_creature(row: pd.Series, records: pd.DataFrame, matching: dict[int, int]) -> tuple[dict, object]:
     """What a planned picture should show: the base in its pose, with each swapped part from its source.
 
     records: indexed by id; matching: discovered label → true label. A swapped part that stands for no true label
@@ -77,7 +75,7 @@ def score_codes(predictor: PartPredictor, codes: np.ndarray, pictures: np.ndarra
     return pd.DataFrame({"emr": exact_matching_rate(codes, found), "cosim": cosim, "found": list(found)})
 
 
-def score_looks(judge: Judge, intended: list[creatures.Creature], pictures: np.ndarray) -> np.ndarray:
+def score_looks(judge: Judge, intended: list[dict], pictures: np.ndarray) -> np.ndarray:
     """The judge's view: the share of labels whose look is the intended one, among those it sees, (n,) float."""
     scores = []
     for creature, seen in zip(intended, judge.attributes(to_unit(pictures)), strict=True):

@@ -1,8 +1,8 @@
 """One table of records for every dataset, and the decoding of pictures.
 
 Columns: `id` (unique, str), `path` (relative to the data folder, or absolute), `class_name`, `split` (`train` or
-`test`); once checked also `sha256`, `width`, `height`, `duplicate_of`. Creatures carry their six attributes and their
-pose, photographs a box and keypoints where the publisher gives them.
+`test`); once checked also `sha256`, `width`, `height`, `duplicate_of`. Drawings carry their world, their attributes and
+their pose, photographs a box and keypoints where the publisher gives them.
 """
 
 import hashlib
@@ -16,9 +16,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.images import creatures
-from partcraft_kedro.randomness import numpy_generator
-from partcraft_kedro.stages import write_file
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -107,39 +104,3 @@ def check_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tu
     )
     quarantine = records.loc[broken, ["id", "path"]].assign(reason=seen.loc[broken, "reason"])
     return kept.reset_index(drop=True), quarantine.reset_index(drop=True)
-
-
-def draw_creatures(
-    folder: Path, data_folder: Path, *, species: int, pictures_per_species: int, test_fraction: float, seed: int
-) -> pd.DataFrame:
-    """Draw the creatures dataset into `folder` (`images/`, `masks/`), and return its records.
-
-    Backgrounds and poses are drawn independently of the species. The last pictures of each species are its
-    test split. A picture that is already there is kept.
-    """
-    rows = []
-    kinds = creatures.make_species(species, seed)
-    test_count = round(test_fraction * pictures_per_species)
-    jobs = [(s, k) for s in range(species) for k in range(pictures_per_species)]
-    for kind, copy in tqdm(jobs, desc="draw creatures"):
-        rng = numpy_generator(seed, "creature picture", kind, copy)
-        backdrop = creatures.random_creature(rng)
-        creature = kinds[kind].with_attribute("background", backdrop)
-        pose = creatures.random_pose(rng)
-        name = f"{kind:03d}_{copy:03d}"
-        picture_path, mask_path = folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
-        if not (picture_path.exists() and mask_path.exists()):
-            picture, mask = creatures.draw(creature, pose)
-            for path, array in ((picture_path, picture), (mask_path, mask)):
-                write_file(path, lambda partial, array=array: Image.fromarray(array).save(partial))
-        rows.append(
-            {
-                "id": name,
-                "path": picture_path.relative_to(data_folder).as_posix(),
-                "mask_path": mask_path.relative_to(data_folder).as_posix(),
-                "class_name": f"species_{kind:02d}",
-                "split": "test" if copy >= pictures_per_species - test_count else "train",
-                **creatures.creature_to_row(creature, pose),
-            }
-        )
-    return pd.DataFrame(rows)

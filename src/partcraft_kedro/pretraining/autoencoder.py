@@ -30,30 +30,35 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def train_autoencoder(
-    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int
+    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int, device: str
 ) -> AutoencoderKL:
     """L1 + L2 reconstruction and a weak KL term; then scales the latents to unit variance."""
     torch.manual_seed(seed)
-    vae = build_autoencoder()
+    vae = build_autoencoder().to(device)
 
-    def loss_of_step(step: int) -> torch.Tensor:
+    def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = numpy_generator(seed, "autoencoder", step)
         real = _crops(pictures, rng, batch_size)
+        shape = (batch_size, vae.config.latent_channels, _CROP // 2, _CROP // 2)
+        return real, torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+    def loss_of(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        real, noise = (tensor.to(vae.device) for tensor in batch)
         posterior = vae.encode(real).latent_dist
-        noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape, dtype=np.float32))
         again = vae.decode(posterior.mean + posterior.std * noise).sample
         return F.l1_loss(again, real) + F.mse_loss(again, real) + 1e-5 * posterior.kl().mean() / _CROP
 
     fit(
         vae,
-        loss_of_step,
+        draw,
+        loss_of,
         folder,
         steps=steps,
         learning_rate=2e-3,
         weight_decay=0.0,
     )
     with torch.no_grad():
-        latents = vae.encode(to_vae(pictures.pictures[:64])).latent_dist.mean
+        latents = vae.encode(to_vae(pictures.pictures[:64]).to(device)).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
     return vae
 
@@ -66,14 +71,17 @@ def train_decoder(
     vae.decoder.requires_grad_(True)
     vae.post_quant_conv.requires_grad_(True)
 
-    def loss_of_step(step: int) -> torch.Tensor:
-        real = _crops(pictures, numpy_generator(seed, "decoder", step), batch_size)
+    def draw(step: int) -> torch.Tensor:
+        return _crops(pictures, numpy_generator(seed, "decoder", step), batch_size)
+
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+        real = batch.to(vae.device)
         with torch.no_grad():
             latents = vae.encode(real).latent_dist.mean
         again = vae.decode(latents).sample
         return F.l1_loss(again, real) + F.mse_loss(again, real)
 
-    return fit(vae, loss_of_step, folder, steps=steps, learning_rate=2e-3, weight_decay=0.0)
+    return fit(vae, draw, loss_of, folder, steps=steps, learning_rate=2e-3, weight_decay=0.0)
 
 
 def _crops(pictures: PretrainingPictures, rng: np.random.Generator, batch_size: int) -> torch.Tensor:

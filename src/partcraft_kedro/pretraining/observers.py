@@ -3,7 +3,7 @@
 The transformer stands in for DINOv2, whose features vary first between foreground and background, then between
 parts, then between a part's variants. A network trained to name everything has no such order, and k-means on it
 splits by colour. Here the order is the objective: each patch's feature is regressed on a vector whose groups of
-coordinates - foreground, part, background kind, colour, pattern - have weights that fall in that order, turned
+coordinates - foreground, part, place, colour, style - have weights that fall in that order, turned
 by a random rotation. Discovery sees nothing of this: it gets features, no labels.
 """
 
@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
-from partcraft_kedro.evaluation.judge import Judge
+from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.images.tensors import to_unit
 from partcraft_kedro.pretraining.fitting import fit
-from partcraft_kedro.pretraining.pictures import PretrainingPictures, patch_codes, patch_fractions
+from partcraft_kedro.pretraining.pictures import CODE_WIDTH, PretrainingPictures, patch_codes, patch_fractions
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 
-# Foreground, part, background kind, colour, pattern.
+# Foreground, part, place, colour, style.
 CODE_WEIGHTS = (1.0, 1.0, 0.5, 0.5, 0.4)
 
 
@@ -65,46 +65,58 @@ def _degraded(pictures: np.ndarray, rng: np.random.Generator, generator: torch.G
     return (batch + noise * float(rng.uniform(0, 0.06))).clamp(0, 1)
 
 
-def _batch(pictures: PretrainingPictures, purpose: str, step: int, batch_size: int, seed: int):
+def _draw(pictures: PretrainingPictures, purpose: str, step: int, batch_size: int, seed: int):
+    """Degraded pictures, their details (n, 128, 128), and their attributes."""
     rng, generator = numpy_generator(seed, purpose, step), torch_generator(seed, purpose, step)
     rows = np.sort(rng.integers(0, len(pictures), batch_size))
-    fractions = patch_fractions(pictures.masks[rows])
-    return _degraded(pictures.pictures[rows], rng, generator), fractions, pictures.attributes[rows]
+    return _degraded(pictures.pictures[rows], rng, generator), pictures.details[rows], pictures.attributes[rows]
 
 
-def train_vit(pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int) -> Dinov2Model:
+def train_vit(
+    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int, device: str
+) -> Dinov2Model:
     """Regress every patch's feature on its rotated, ordered code."""
     torch.manual_seed(seed)
-    network = _PatchFeatures(build_vit())
+    network = _PatchFeatures(build_vit()).to(device)
     width = network.vit.config.hidden_size
-    rotation = torch.linalg.qr(torch.randn(width, 23, generator=torch_generator(seed, "rotation")))[0]
+    rotation = torch.linalg.qr(torch.randn(width, CODE_WIDTH, generator=torch_generator(seed, "rotation")))[0]
 
-    def loss_of_step(step: int) -> torch.Tensor:
-        batch, fractions, attributes = _batch(pictures, "vit", step, batch_size, seed)
-        codes = torch.from_numpy(patch_codes(fractions, attributes, CODE_WEIGHTS))
-        return (network(batch) - 4 * codes @ rotation.T).square().sum(-1).mean()
+    def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch, details, looks = _draw(pictures, "vit", step, batch_size, seed)
+        codes = torch.from_numpy(patch_codes(patch_fractions(details), looks, CODE_WEIGHTS))
+        return batch, 4 * codes @ rotation.T
 
-    return fit(network, loss_of_step, folder, steps=steps, learning_rate=2e-3).vit
+    def loss_of(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        shown, target = (tensor.to(device) for tensor in batch)
+        return (network(shown) - target).square().sum(-1).mean()
+
+    return fit(network, draw, loss_of, folder, steps=steps, learning_rate=2e-3).vit
 
 
-def train_judge(pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int) -> Judge:
-    """Cross-entropy of label, background kind, colour and pattern, each patch by its largest label."""
+def train_judge(
+    pictures: PretrainingPictures, folder: Path, *, steps: int, batch_size: int, seed: int, device: str
+) -> Judge:
+    """Cross-entropy of label, place, style and colour of each patch by its largest label, and of the label or detail of
+    every 2×2 pixels."""
     torch.manual_seed(seed)
-    judge = Judge()
+    judge = Judge().to(device)
 
-    def loss_of_step(step: int) -> torch.Tensor:
-        batch, fractions, attributes = _batch(pictures, "judge", step, batch_size, seed)
-        label, kind, colour, pattern = judge(batch)
-        truth = torch.from_numpy(fractions.argmax(-1))
-        of_patch = torch.from_numpy(
-            np.take_along_axis(attributes[:, None, None].astype(np.int64), truth[..., None, None].numpy(), 3)
-        )[..., 0, :]
+    def draw(step: int) -> tuple[torch.Tensor, ...]:
+        batch, details, looks = _draw(pictures, "judge", step, batch_size, seed)
+        label = patch_fractions(details).argmax(-1)
+        of_patch = np.take_along_axis(looks[:, None, None].astype(np.int64), label[..., None, None], 3)[..., 0, :]
+        return batch, *map(torch.from_numpy, (label, of_patch, details[:, 1::2, 1::2].astype(np.int64)))
+
+    def loss_of(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        shown, truth, of_patch, fine = (tensor.to(device) for tensor in batch)
+        label, place, style, colour, outline = judge(shown)
         background, nothing = truth == 0, -100
         return (
             F.cross_entropy(label, truth)
-            + F.cross_entropy(kind, of_patch[..., 0].where(background, nothing))
-            + F.cross_entropy(colour, of_patch[..., 0].where(~background, nothing))
-            + F.cross_entropy(pattern, of_patch[..., 1].where(~background, nothing))
+            + F.cross_entropy(place, of_patch[..., 0].where(background, nothing))
+            + F.cross_entropy(style, of_patch[..., 0].where(~background, nothing))
+            + F.cross_entropy(colour, of_patch[..., 1].where(~background, nothing))
+            + F.cross_entropy(outline, fine)
         )
 
-    return fit(judge, loss_of_step, folder, steps=steps, learning_rate=2e-3)
+    return fit(judge, draw, loss_of, folder, steps=steps, learning_rate=2e-3)

@@ -37,10 +37,10 @@ def score_pictures(
     ) as stage:
         table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
         if not stage.finished:
+            from partcraft_kedro.drawn.creatures import LABELS
+            from partcraft_kedro.drawn.judge import Judge
             from partcraft_kedro.evaluation import distances, metrics, scores
-            from partcraft_kedro.evaluation.judge import Judge
             from partcraft_kedro.evaluation.part_identity import PartIdentity
-            from partcraft_kedro.images.creatures import LABELS
             from partcraft_kedro.model.base import load_base, picture_size
             from partcraft_kedro.parts.predictor import PartPredictor
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from partcraft_kedro.drawn.dataset import draw_dataset
+from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images import readers
 from partcraft_kedro.images import records as library
@@ -24,9 +26,9 @@ def download_pictures(images: ImagesOptions, data: DataOptions) -> dict:
 
 
 def read_pictures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
-    """Draw the creatures, or find them drawn; or read the records of photographs."""
-    if images.source == "creatures":
-        return _draw_creatures(images, data)
+    """Draw a world, or find it drawn; or read the records of photographs."""
+    if images.source in WORLDS:
+        return _draw_world(images, data)
     folder = _folder(images, data)
     if images.source == "cub":
         records = readers.read_cub(folder)
@@ -55,12 +57,13 @@ def _folder(images: ImagesOptions, data: DataOptions) -> Path:
     return (images.folder or (raw / "CUB_200_2011" if images.source == "cub" else raw)).expanduser().absolute()
 
 
-def _draw_creatures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
-    options = images.model_dump(include={"species", "pictures_per_species", "test_fraction", "seed"})
-    with Stage(data.layer("01_raw"), "pictures", version=1, options=options, inputs={}) as stage:
+def _draw_world(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
+    options = images.model_dump(include={"classes", "pictures_per_class", "test_fraction", "seed"})
+    key = options | {"world": images.source}
+    with Stage(data.layer("01_raw"), "pictures", version=2, options=key, inputs={}) as stage:
         table = stage.folder / "records.parquet"
         if not stage.finished:
-            records = library.draw_creatures(stage.folder, data.folder, **options)
+            records = draw_dataset(images.source, stage.folder, data.folder, **options)
             write_file(table, records.to_parquet)
             stage.finish()
     return pd.read_parquet(table)

@@ -89,8 +89,8 @@ def _score_against_masks(records: pd.DataFrame, found: np.ndarray, data: DataOpt
     """NMI, ARI and IoU, and which true label each discovered part stands for."""
     from PIL import Image
 
+    from partcraft_kedro.drawn.creatures import LABELS
     from partcraft_kedro.evaluation import discovery
-    from partcraft_kedro.images.creatures import LABELS
 
     true = np.stack([np.asarray(Image.open(data.folder / path)) for path in records["mask_path"]])
     patches = discovery.patch_labels(true, found.shape[1])

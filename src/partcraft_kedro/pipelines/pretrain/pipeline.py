@@ -6,4 +6,5 @@ from partcraft_kedro.pipelines.pretrain.nodes import train_tiny
 
 
 def create_pipeline() -> Pipeline:
-    return Pipeline([Node(train_tiny, ["params:pretrain", "params:data"], "tiny", name="train_tiny")], tags="pretrain")
+    inputs = ["params:pretrain", "params:base", "params:data"]
+    return Pipeline([Node(train_tiny, inputs, "tiny", name="train_tiny")], tags="pretrain")
