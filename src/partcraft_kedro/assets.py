@@ -29,7 +29,7 @@ def resolve_model(name: str, component: str, option: str) -> str:
         return name
     if Path(name).is_file():
         convert = f"StableDiffusionPipeline.from_single_file({name!r}).save_pretrained('<folder>')"
-        how = f"convert it once, by diffusers' {convert}, and give" if component == "base" else "give"
+        how = f"convert it once, with a network, by diffusers' {convert}, and give" if component == "base" else "give"
         raise UserError(f"{option}={name!r} is a file, and a model is a folder: {how} that folder.")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
@@ -54,7 +54,7 @@ def refuse_other_pipelines(name: str, index: dict) -> None:
     if kind != "StableDiffusionPipeline":
         called = f"SDXL ({kind})" if kind.startswith("StableDiffusionXL") else f"a {kind}"
         raise UserError(
-            f"base.model={name!r} is {called}, which is not supported yet: give a Stable Diffusion 1 or 2."
+            f"base.model={name!r} is {called}, which is not supported yet: give a model of Stable Diffusion 1 or 2."
         )
 
 
@@ -105,7 +105,7 @@ def refuse_not_finite(weights: "Mapping[str, torch.Tensor]", told: str) -> None:
     """Raise UserError if a weight is infinite or not a number. told: whose weights they are, for the sentence."""
     for name, weight in weights.items():
         if not weight.isfinite().all():
-            raise UserError(f"{told} is damaged, since its weights {name} are not all finite numbers: fetch it anew.")
+            raise UserError(f"{told} is damaged, since its weights {name} are not all finite numbers: give another.")
 
 
 def load_image_encoder(

@@ -32,7 +32,7 @@ class FeatureExtractor:
         mirrored: bool = False,
         device: str = "auto",
     ):
-        self.device = device = resolve_device(device)
+        self.model, self.device = model, (device := resolve_device(device))
         self._half = half_precision(device)
         network, processor = load_image_encoder(model, "features.model", "a DINOv2 model", _DINOV2)
         depth = len(network.encoder.layer)

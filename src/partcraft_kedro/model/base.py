@@ -31,9 +31,9 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()  # it warns of every part of the pipeline that LoRA leaves alone
     transformers.utils.logging.disable_progress_bar()
+    told = f"base.model={model!r}"
     try:
         refuse_other_pipelines(model, StableDiffusionPipeline.load_config(folder))
-        told = f"base.model={model!r}"
         networks = {name: load_whole(network, folder, told, subfolder=name) for name, network in _NETWORKS.items()}
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, safety_checker=None, requires_safety_checker=False, **networks
@@ -42,6 +42,9 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
         raise
     except Exception as error:  # what a folder that is no such model raises depends on what it is instead
         raise explain_failure(model, "base.model", "a Stable Diffusion model", error) from error
+    if len(pipeline.tokenizer) != (words := pipeline.text_encoder.config.vocab_size):  # without files it is empty
+        has = f"a tokenizer of {len(pipeline.tokenizer)} words for the {words} of its text encoder"
+        raise UserError(f"{told} has {has}: give a whole model.")
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
