@@ -183,6 +183,8 @@ def _load_lora(pipeline: StableDiffusionPipeline, folder: Path) -> dict[str, tor
         pipeline.load_lora_weights(folder, weight_name=_LORA, adapter_name="partcraft")
     except Exception as error:  # diffusers' of names that it does not know, and PEFT's of shapes
         raise UserError(f"{folder / _LORA} {_MISFIT} ({str(error).strip().splitlines()[0]}).") from error
+    if not pipeline.get_list_adapters():  # of names that are none of a U-Net's diffusers only warns
+        return {}
     added = get_peft_model_state_dict(pipeline.unet, adapter_name="partcraft")
     return {f"unet.{name}": weight for name, weight in convert_state_dict_to_diffusers(added).items()}
 
