@@ -1,3 +1,5 @@
+import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -5,9 +7,8 @@ import time
 import pandas as pd
 import pytest
 
-from partcraft_kedro.assets import TINY, model_fingerprint, resolve_model
-from partcraft_kedro.errors import UserError
-from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_folder, write_json
+from partcraft_kedro import stages
+from partcraft_kedro.stages import Stage, digest_of, fingerprint_of, write_file, write_folder, write_json
 
 KEY = {"version": 1, "options": {"k": 2, "model": "tiny"}, "inputs": {"images": "abc"}}
 
@@ -103,6 +104,51 @@ def test_fingerprint_follows_a_file_s_content_and_name(filled):
     assert fingerprint_of(filled) != of_folder
 
 
+def test_a_folder_s_fingerprint_is_not_its_name_s(filled):
+    before = fingerprint_of(filled)
+    assert fingerprint_of(filled.rename(filled.with_name("elsewhere"))) == before
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A file that is large for this test, last changed long ago for it."""
+    monkeypatch.setattr(stages, "_LARGE", 4)
+    monkeypatch.setattr(stages, "_SETTLED", 0)
+    path = tmp_path / "weights"
+    path.write_bytes(b"1234")
+    return path
+
+
+def test_a_large_file_is_read_once(large, tmp_path, monkeypatch):
+    memo, expected = tmp_path / "memo", hashlib.sha256(b"1234").hexdigest()
+    assert digest_of(large, memo) == expected
+    monkeypatch.setattr(hashlib, "file_digest", None)  # to read it again would be an error
+    assert digest_of(large, memo) == expected
+
+
+def test_a_changed_file_is_read_again_whatever_its_size_and_time_say(large, tmp_path):
+    memo = tmp_path / "memo"
+    before, times = digest_of(large, memo), large.stat()
+    large.write_bytes(b"1235")
+    os.utime(large, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert digest_of(large, memo) == hashlib.sha256(b"1235").hexdigest() != before
+    large.unlink()
+    large.write_bytes(b"1236")
+    assert digest_of(large, memo) == hashlib.sha256(b"1236").hexdigest()
+
+
+def test_of_a_file_that_may_still_change_and_of_a_broken_memo_nothing_is_believed(large, tmp_path, monkeypatch):
+    memo = tmp_path / "memo"
+    digest = digest_of(large, memo)
+    (known,) = memo.iterdir()
+    known.write_text("")
+    assert digest_of(large, memo) == known.read_text() == digest
+    known.unlink()
+    monkeypatch.setattr(stages, "_SETTLED", 10**15)
+    digest_of(large, memo)
+    assert list(memo.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "other",
     [pd.DataFrame({"a": [1, 3]}), pd.DataFrame({"b": [1, 2]}), pd.DataFrame({"a": [2, 1]})],
@@ -145,22 +191,3 @@ def test_a_folder_is_whole_or_absent_and_replaces_the_old_one(tmp_path):
     write_folder(path, lambda partial: (partial / "new").touch())
     assert [file.name for file in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_models_are_found_in_the_package_in_folders_and_on_hubs(filled):
-    assert resolve_model("tiny", "base", "base.model") == str(TINY / "base")
-    assert resolve_model(str(filled), "base", "base.model") == str(filled)
-    assert resolve_model("owner/model", "base", "base.model") == "owner/model"
-
-
-@pytest.mark.parametrize("name", ["nowhere", "./nowhere/model", "/nowhere", "~/model", "a/b/c"])
-def test_an_unknown_model_is_refused_with_the_option_s_name(name):
-    with pytest.raises(UserError, match=r"base\.model="):
-        resolve_model(name, "base", "base.model")
-
-
-def test_a_local_model_s_key_follows_its_files(filled):
-    before = model_fingerprint(str(filled), "base", "base.model")
-    (filled / "config.json").write_text("{}")
-    assert model_fingerprint(str(filled), "base", "base.model") != before
-    assert model_fingerprint("owner/model", "base", "base.model") == "owner/model"

@@ -16,6 +16,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from partcraft_kedro.assets import resolve_base
 from partcraft_kedro.options import flatten, refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
 
@@ -33,11 +34,13 @@ class PartCraftHooks:
         self._adapter: Path | None = None
 
     @hook_impl
-    def before_pipeline_run(self, catalog: DataCatalog) -> None:
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.ERROR)
         options = catalog.load("parameters")
         refuse_unknown_groups(options)
+        if "params:base" in pipeline.inputs():  # hours may pass before it is loaded
+            resolve_base(options["base"].model)
         if mlflow := active_mlflow():
             # Where data lie is no part of what a run is, and a sweep may be gone on with elsewhere.
             flat = {name: str(value)[:500] for name, value in flatten(options).items() if not name.startswith("data.")}

@@ -4,10 +4,12 @@ A misspelt option or a value out of bounds is refused before any stage runs.
 """
 
 from collections.abc import Iterable
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,6 +24,9 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.methods import METHODS
 
 Share = Field(ge=0, le=1)
+# `~` is the user's home, also where no shell says so.
+Place = Annotated[Path, AfterValidator(Path.expanduser)]
+Model = Annotated[str, AfterValidator(expanduser)]
 
 
 class _Options(BaseModel):
@@ -31,12 +36,17 @@ class _Options(BaseModel):
 class DataOptions(_Options):
     """Where data lives."""
 
-    folder: Path
+    folder: Place
     """The folder that holds `01_raw` … `08_reporting`."""
     dataset: str
     """Names the sub-folder of each layer."""
     point: str
     """What a sweep adds to that sub-folder, to keep its results apart; empty outside of one."""
+
+    @property
+    def digests(self) -> Path:
+        """The folder that remembers the digests of large files."""
+        return self.folder / ".digests"
 
     def layer(self, layer: str) -> Path:
         """The dataset's folder in one layer, such as `04_feature`."""
@@ -44,12 +54,12 @@ class DataOptions(_Options):
 
 
 class BaseModelOptions(_Options):
-    """The frozen text-to-image model."""
+    """The frozen text-to-image model, and where all models compute."""
 
-    model: str
+    model: Model
     """`tiny`, a local folder in diffusers' layout, or a hub id."""
     device: str
-    """Where training and sampling run: `cpu`, `cuda`, `mps`, or `auto`, the fastest of them that is there."""
+    """Where every model runs: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`, the fastest of them that is there."""
     precision: Literal["auto", "float32", "bfloat16"]
     """What the frozen text encoder and U-Net compute in; what learns stays in float32. `auto`: bfloat16 where the
     device has the arithmetic for it."""
@@ -61,9 +71,9 @@ class ImagesOptions(_Options):
     source: Literal["creatures", "faces", "cub", "dogs", "sims4", "folder"]
     """`creatures` and `faces` are drawn; CUB-200-2011, Stanford Dogs and Sims4-Faces are read as published; `folder`:
     any pictures, in one folder or in one for each class."""
-    folder: Path | None
+    folder: Place | None
     """Photographs: where they lie; none: where `kedro run --pipeline=download` puts them."""
-    labels: Path | None
+    labels: Place | None
     """Sims4-Faces in another layout: a CSV file with the columns `file` and `class`."""
     classes: PositiveInt
     """Drawn worlds: how many species of creatures; of faces there are two kinds, women and men. tiny has never seen the
@@ -81,8 +91,8 @@ class ImagesOptions(_Options):
 class FeaturesOptions(_Options):
     """Dense features."""
 
-    model: str
-    """`tiny`, a local folder, or a hub id of DINOv2's architecture."""
+    model: Model
+    """`tiny`, a local folder, or a hub id of DINOv2's architecture, with registers or without."""
     layer: PositiveInt | None
     """The block whose hidden state is taken, from 1; none: the last (the authors' code)."""
     final_norm: bool
@@ -113,7 +123,7 @@ class PartsOptions(_Options):
     """Lloyd iterations at most."""
     least_patches: PositiveInt
     """A part that covers fewer patches of a picture counts as absent there."""
-    names: Path | None
+    names: Place | None
     """A YAML file that names parts, `1: head`; none: by keypoints or masks where there are any, else by number."""
     seed: NonNegativeInt
     """Of k-means."""
@@ -233,13 +243,13 @@ class GenerateOptions(_Options):
 class EvaluateOptions(_Options):
     """How results are summed up."""
 
-    part_identity: str | None
+    part_identity: Model | None
     """A second image encoder (CLIP, another DINOv2), a folder or a hub id, that compares each part with its source's,
     and had no part in finding them; none: no such measure."""
 
     bootstrap: PositiveInt
     """Resamples of each 95% interval."""
-    inception: Path | None
+    inception: Place | None
     """Weights of FID's Inception-v3, `pt_inception-2015-12-05-6726825d.pth`; none: no FID, the distances on other
     features alone."""
     examples: PositiveInt

@@ -7,30 +7,71 @@ nothing half-written is ever taken for whole. Runs beside each other that need t
 the others wait and find it finished.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
 _logger = logging.getLogger(__name__)
+_LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
+_SETTLED = 2 * 10**9  # nanoseconds: no file system's times are coarser
 
 
-def fingerprint_of(value: Any) -> str:
-    """SHA-256 of a table, a file, a folder of files, or anything JSON can hold, as 16 hexadecimal digits."""
+def fingerprint_of(value: Any, memo: Path | None = None) -> str:
+    """SHA-256 of a table, a file, a folder of files, or anything JSON can hold, as 16 hexadecimal digits.
+
+    A folder's own name does not count; memo: as in `digest_of`.
+    """
     if isinstance(value, pd.DataFrame):
         value = value.to_json(orient="split", double_precision=15)
     elif isinstance(value, Path):
-        files = [path for path in sorted(value.rglob("*")) if path.is_file()] if value.is_dir() else [value]
-        value = {
-            path.relative_to(value.parent).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-        }
+        files = [path for path in value.rglob("*") if path.is_file()] if value.is_dir() else [value]
+        root = value if value.is_dir() else value.parent
+        value = {path.relative_to(root).as_posix(): digest_of(path, memo) for path in files}
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest_of(path: Path, memo: Path | None = None) -> str:
+    """SHA-256 of a file, read in blocks.
+
+    memo: a folder that remembers the digests of large files, so that they are read once and not in every run.
+    """
+    with path.open("rb") as file:
+        state = _state_of(file)
+        if memo is None or state["size"] < _LARGE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        known = memo / fingerprint_of({"path": str(path.resolve()), **state})
+        digest = known.read_text() if known.exists() else ""
+        if len(digest) == 64:  # else a machine that lost power left less
+            return digest
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # Of a file changed just now, a further change could leave the same times: it will be read again.
+        settled = max(state["modified"], state["changed"]) < time.time_ns() - _SETTLED
+        if settled and _state_of(file) == state:
+            with contextlib.suppress(FileNotFoundError):  # another run renamed it, of the same content
+                write_file(known, lambda partial: partial.write_text(digest))
+    return digest
+
+
+def _state_of(file: IO[bytes]) -> dict[str, int]:
+    """What of a file cannot stay as it is when its content changes: tools that set the time of modification back do
+    not set back that of the last change to the file's entry."""
+    status = os.fstat(file.fileno())
+    return {
+        "size": status.st_size,
+        "modified": status.st_mtime_ns,
+        "changed": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
 
 
 class Stage:

@@ -207,8 +207,8 @@ def _with_options(tree: dict[str, Any], options: dict[str, Any]) -> dict[str, An
 
 
 def _gpus(device: str) -> list[str]:
-    """The GPUs that points may run on, by number."""
-    if device == "cpu":
+    """The GPUs to spread points over, by number: none where the user chose a device for all of them."""
+    if device not in ("auto", "cuda"):
         return []
     import torch
 

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from partcraft_kedro.assets import TINY
+from partcraft_kedro.evaluation import distances
 from partcraft_kedro.evaluation.distances import (
     Embedder,
     compare,
@@ -61,6 +64,28 @@ def unbiased_mmd(x, y):
 def test_kernel_distance_is_the_unbiased_mmd_of_all_features(counts):
     real, generated = features(counts[0], 0), features(counts[1], 1)
     assert kernel_distance(real, generated) == pytest.approx(unbiased_mmd(real, generated), rel=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 20, 1000])
+def test_in_blocks_of_rows_the_distances_are_the_same(rows, monkeypatch):
+    real, generated = features(40, 0), np.concatenate([features(20, 1), features(40, 0)[:5]])
+    expected = kernel_distance(real, generated), density_and_coverage(real, generated)
+    monkeypatch.setattr(distances, "_ROWS", rows)
+    assert kernel_distance(real, generated) == pytest.approx(expected[0], rel=1e-12)
+    assert density_and_coverage(real, generated) == expected[1]
+    assert density_and_coverage(real, real) == (1, 1)  # each rim stays outside
+
+
+def test_no_matrix_of_all_pairs_is_held(monkeypatch):
+    """Of 3,000 pictures it would take 72 MB."""
+    real, generated = features(3000, 0), features(3000, 1)
+    monkeypatch.setattr(distances, "_ROWS", 64)
+    for measure in (kernel_distance, density_and_coverage):
+        tracemalloc.start()
+        measure(real, generated)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10e6
 
 
 def test_kernel_distance_draws_nothing_from_the_global_random_state():

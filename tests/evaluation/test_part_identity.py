@@ -133,7 +133,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_a_model_whose_pooling_was_never_trained_is_refused(tmp_path):
     folder = saved(ViTModel(ViTConfig(**SIGHT), add_pooling_layer=False), tmp_path / "vit", ViTImageProcessor)
-    with pytest.raises(UserError, match="lacks weights, such as pooler"):
+    with pytest.raises(UserError, match="lacks weights of its ViTModel, such as pooler"):
         identity_of(folder)
 
 

@@ -1,12 +1,36 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, Dinov2Model
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoImageProcessor,
+    BitImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.features import extractor as extractor_module
 from partcraft_kedro.features.extractor import FeatureExtractor
+
+SMALL = {"image_size": 32, "patch_size": 8, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
+SHALLOW = {"num_hidden_layers": 1, "stage_names": ["stem", "stage1"], "out_features": ["stage1"], "out_indices": [1]}
+REAL = Path(__file__).parents[3] / "shared/weights/dinov2-small-imgfocus"
 
 
 @pytest.fixture
@@ -84,3 +108,88 @@ def test_mirrored_a_picture_has_the_mean_of_both_and_its_mirror_image_the_mirror
     torch.testing.assert_close(as_grid(mirrored(pictures)), expected)
     torch.testing.assert_close(as_grid(mirrored(flipped)).flip(2), expected)
     assert not torch.allclose(as_grid(plain(flipped)).flip(2), as_grid(plain(pictures)), atol=0.1)
+
+
+def saved(network, folder):
+    network.save_pretrained(folder)
+    BitImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_of_a_dinov2_with_registers_the_patches_alone_are_features(pictures, tmp_path, in_float32):
+    torch.manual_seed(0)
+    config = Dinov2WithRegistersConfig(**SMALL, num_register_tokens=3, initializer_range=0.3)
+    folder = saved(Dinov2WithRegistersModel(config), tmp_path / "registers")
+    processor, network = AutoImageProcessor.from_pretrained(folder), Dinov2WithRegistersModel.from_pretrained(folder)
+    prepared = processor(list(pictures), do_resize=False, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        expected = network(prepared).last_hidden_state[:, 1 + 3 :]
+    features = FeatureExtractor(str(folder), final_norm=True)(pictures)
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: CLIPVisionModel(CLIPVisionConfig(**SMALL, intermediate_size=16)),
+        lambda: SiglipVisionModel(SiglipVisionConfig(**SMALL, intermediate_size=16)),
+        lambda: ViTModel(ViTConfig(**SMALL, intermediate_size=16)),
+        lambda: DINOv3ViTModel(DINOv3ViTConfig(**SMALL, intermediate_size=16)),
+    ],
+    ids=["CLIPVisionModel", "SiglipVisionModel", "ViTModel", "DINOv3ViTModel"],
+)
+def test_another_architecture_is_refused_by_its_name(network, tmp_path, request):
+    folder = saved(network(), tmp_path / "model")
+    with pytest.raises(
+        UserError, match=rf"^features\.model='.*model' holds a {request.node.callspec.id}, which is not"
+    ):
+        FeatureExtractor(str(folder))
+
+
+def changed_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+def changed_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (
+            lambda folder: changed_config(folder, num_hidden_layers=3),
+            "lacks weights of its Dinov2Model, such as encoder.layer.2",
+        ),
+        (lambda folder: changed_config(folder, **SHALLOW), "has no place for, such as encoder.layer.1"),
+        (lambda folder: changed_config(folder, hidden_size=24), "has weights of another shape"),
+        (lambda folder: changed_weights(folder, lambda weights: weights.pop("layernorm.bias")), "as layernorm.bias"),
+        (lambda folder: changed_weights(folder, lambda weights: weights["layernorm.bias"].fill_(torch.nan)), "damaged"),
+        (lambda folder: saved(Dinov2ForImageClassification(Dinov2Config(**SMALL)), folder), "such as classifier.bias"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678"), "cannot be loaded as a DINOv2 model"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded as a DINOv2 model"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded as a DINOv2 model"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "cannot be loaded as a DINOv2 model"),
+        (lambda folder: BitImageProcessor(do_center_crop=False).save_pretrained(folder), "lacks image_mean, image_std"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused(vit_folder, damage, told):
+    damage(vit_folder)
+    with pytest.raises(UserError, match=rf"^features\.model='.*vit' .*{told}"):
+        FeatureExtractor(str(vit_folder))
+
+
+def test_weights_in_float16_alone_are_loaded(vit_folder, pictures):
+    expected = FeatureExtractor(str(vit_folder))(pictures)
+    (vit_folder / "model.safetensors").rename(vit_folder / "model.fp16.safetensors")
+    assert torch.equal(FeatureExtractor(str(vit_folder))(pictures), expected)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="no weights of DINOv2 here")
+def test_a_real_dinov2_is_loaded(pictures):
+    extractor = FeatureExtractor(str(REAL), device="cpu")
+    assert (extractor.grid, extractor.width) == (16, 384)
+    assert extractor(pictures[:1]).isfinite().all()

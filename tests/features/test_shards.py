@@ -62,3 +62,22 @@ def test_a_picture_lost_on_the_way_is_named_and_what_was_finished_stays(extracto
     with pytest.raises(UserError, match=r"^Picture \S+4\.png is missing"):
         write_shards(extractor, paths, tmp_path / "shards", **SIZES | {"workers": workers})
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["features-0000000.safetensors"]
+
+
+@pytest.mark.parametrize("value", [torch.nan, 1e6])
+def test_features_that_are_not_finite_are_refused_by_model_and_picture(extractor, paths, tmp_path, value):
+    """The fourth picture's, in the second batch; a million is too much for float16."""
+    whole = extractor.network.encoder.forward
+    seen = []
+
+    def overflowing(*arguments):
+        output = whole(*arguments)
+        seen.append(len(output.last_hidden_state))
+        if len(seen) == 2:
+            output.last_hidden_state[1, 3, 5] = value
+        return output
+
+    extractor.network.encoder.forward = overflowing
+    with pytest.raises(UserError, match=r"features\.model='.*vit' gives features of .*3\.png that are not all finite"):
+        write_shards(extractor, paths, tmp_path, **SIZES | {"shard_size": 4})
+    assert not list(tmp_path.glob("*.safetensors"))

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,28 @@ def test_a_folder_that_is_not_whole_is_refused(predictor, tmp_path, name, damage
     damage(tmp_path / name)
     with pytest.raises(UserError, match="does not hold a whole part predictor"):
         PartPredictor.load(tmp_path)
+
+
+def test_a_predictor_with_more_parts_than_its_settings_say_is_refused(predictor, tmp_path):
+    predictor.save(tmp_path)
+    settings = json.loads((tmp_path / "part_predictor.json").read_text())
+    (tmp_path / "part_predictor.json").write_text(json.dumps(settings | {"parts": 1}))
+    with pytest.raises(UserError, match=r"does not hold a whole part predictor \(variants\.2 is left over\)"):
+        PartPredictor.load(tmp_path)
+
+
+def test_features_of_another_width_are_refused(vit_folder):
+    pictures = np.zeros((1, 32, 32, 3), np.uint8)
+    with pytest.raises(UserError, match=r"features\.model='.*vit' gives features of 12 numbers, .* made for 5"):
+        random_predictor(str(vit_folder), width=5).predict(pictures)
+
+
+def test_features_are_computed_where_the_predictor_is_told_to(vit_folder, tmp_path):
+    random_predictor(str(vit_folder)).save(tmp_path)
+    pictures = np.zeros((1, 32, 32, 3), np.uint8)
+    PartPredictor.load(tmp_path, "cpu").predict(pictures)
+    with pytest.raises(UserError, match=r"base\.device='nowhere' is not available"):
+        PartPredictor.load(tmp_path, "nowhere").predict(pictures)
 
 
 def test_plain_and_published_points_by_hand():

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from partcraft_kedro.assets import TINY
 from partcraft_kedro.grid import points_of
 from partcraft_kedro.options import SweepOptions
+from partcraft_kedro.sweeps import _gpus
 
 SWEEPS = "08_reporting/test/sweeps"
 
@@ -30,6 +31,15 @@ def test_a_grid_has_every_combination_with_every_seed() -> None:
     single = points_of(SweepOptions(grid={"train.attention_weight": [0.1]}, options={"train.method": "dreambooth"}))
     assert [point.setting for point in single] == ["0.1"] * 3
     assert single[2].options == {"train.method": "dreambooth", "train.attention_weight": 0.1, "train.seed": 2}
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus"), [("auto", ["0", "3"]), ("cuda", ["0", "3"]), ("cuda:1", []), ("cpu", []), ("mps", [])]
+)
+def test_points_are_spread_over_gpus_unless_the_user_chose_one(device, gpus, monkeypatch) -> None:
+    """A point that is shown one GPU alone would not find cuda:1."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert _gpus(device) == gpus
 
 
 def books(project) -> dict[str, dict]:

@@ -3,7 +3,7 @@
 Each is measured on features of some network, by an `Embedder`, and only where there are pictures enough for it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -23,6 +23,7 @@ NEIGHBOURS = 5  # of density and coverage, as in Naeem et al. (2020)
 # by 2.8 / n of the centred kernel's standard deviation: 6% at 50.
 LEAST_FOR_KERNEL = 50
 _BATCH = 32
+_ROWS = 512
 
 
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
@@ -45,13 +46,17 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """
     x, y = real.astype(np.float64), generated.astype(np.float64)
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+    def kernel(products: np.ndarray) -> np.ndarray:
+        return (products / x.shape[1] + 1) ** 3
 
-    def mean_of_pairs(of_same: np.ndarray) -> float:
-        return (of_same.sum() - np.trace(of_same)) / (len(of_same) * (len(of_same) - 1))
+    def sum_of_pairs(a: np.ndarray, b: np.ndarray) -> float:
+        return sum(kernel(rows @ b.T).sum() for rows in _blocks(a))
 
-    return float(mean_of_pairs(kernel(x, x)) + mean_of_pairs(kernel(y, y)) - 2 * kernel(x, y).mean())
+    def mean_of_pairs(a: np.ndarray) -> float:  # of different pictures
+        of_itself = kernel(np.square(a).sum(1)).sum()
+        return (sum_of_pairs(a, a) - of_itself) / (len(a) * (len(a) - 1))
+
+    return float(mean_of_pairs(x) + mean_of_pairs(y) - 2 * sum_of_pairs(x, y) / (len(x) * len(y)))
 
 
 def density_and_coverage(real: np.ndarray, generated: np.ndarray, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
@@ -65,9 +70,20 @@ def density_and_coverage(real: np.ndarray, generated: np.ndarray, neighbours: in
     # Exact, unlike sklearn's distances: a picture on a ball's rim must not fall inside by rounding.
     from scipy.spatial.distance import cdist
 
-    radii = np.partition(cdist(real, real), neighbours, axis=1)[:, neighbours]  # at 0 is the picture itself
-    inside = cdist(real, generated) < radii[:, None]
-    return float(inside.sum() / (neighbours * len(generated))), float(inside.any(1).mean())
+    x, y = real.astype(np.float64), generated.astype(np.float64)
+    in_balls, covered = 0, 0
+    for rows in _blocks(x):
+        radii = np.partition(cdist(rows, x), neighbours, axis=1)[:, neighbours]  # at 0 is the picture itself
+        inside = cdist(rows, y) < radii[:, None]
+        in_balls += int(inside.sum())
+        covered += int(inside.any(1).sum())
+    return in_balls / (neighbours * len(y)), covered / len(x)
+
+
+def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows that are compared with all others at once: a matrix of all pairs would fill the memory."""
+    for start in range(0, len(features), _ROWS):
+        yield features[start : start + _ROWS]
 
 
 @dataclass(frozen=True)

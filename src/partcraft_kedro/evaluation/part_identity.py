@@ -6,10 +6,8 @@ EMR and CoSim reuse the clusters that supervised the training. Here the clusters
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
-from transformers import AutoImageProcessor, AutoModel
 
-from partcraft_kedro.assets import explain_failure, half_precision, model_fingerprint, resolve_device, resolve_model
+from partcraft_kedro.assets import half_precision, load_image_encoder, model_fingerprint, resolve_device
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.figures import crop_to
 from partcraft_kedro.parts.predictor import masks_of
@@ -29,20 +27,10 @@ class PartIdentity:
     """
 
     def __init__(self, model: str, *, clustered: str, part_count: int, least_patches: int, device: str = "auto"):
-        folder = resolve_model(model, "feature_extractor", OPTION)
         same = model_fingerprint(clustered, "feature_extractor", "features.model")
         if model_fingerprint(model, "feature_extractor", OPTION) == same:
             raise UserError(f"{OPTION}={model!r} is features.model, which found the parts: give another model.")
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            network, loading = AutoModel.from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-            self._processor = AutoImageProcessor.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise explain_failure(model, OPTION, "an image model", error) from error
-        if missing := sorted(loading["missing_keys"]):
-            raise UserError(f"{OPTION}={model!r} lacks weights, such as {missing[0]}: give a whole model.")
+        network, self._processor = load_image_encoder(model, OPTION, "an image model")
         self.device = device = resolve_device(device)
         self._half = half_precision(device)
         tower = getattr(network, "vision_model", network)  # a whole CLIP has a text model beside it

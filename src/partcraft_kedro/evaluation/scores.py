@@ -62,9 +62,11 @@ def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[
     """For each planned picture the id of a real one that is none of its sources."""
     others = []
     for row in plan.itertuples():
-        rng = numpy_generator(seed, "floor", row.id)
-        candidates = [i for i in records.index if i not in set(row.sources)]
-        others.append(str(rng.choice(candidates)))
+        sources = np.sort(records.index.get_indexer(list(set(row.sources))))
+        drawn = numpy_generator(seed, "floor", row.id).integers(len(records) - len(sources))  # among all but these
+        for source in sources:
+            drawn += source <= drawn
+        others.append(str(records.index[drawn]))
     return others
 
 

@@ -1,18 +1,18 @@
-"""Dense patch features from any model of DINOv2's architecture."""
+"""Dense patch features from any model of DINOv2's architecture, with registers or without."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
-from transformers import AutoImageProcessor, Dinov2Model
 
-from partcraft_kedro.assets import explain_failure, half_precision, resolve_device, resolve_model
+from partcraft_kedro.assets import half_precision, load_image_encoder, resolve_device
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.tensors import to_unit
 
+_DINOV2 = ("dinov2", "dinov2_with_registers")
+
 
 class FeatureExtractor:
-    """A frozen DINOv2: pictures in, patch features out, class token dropped.
+    """A frozen DINOv2: pictures in, patch features out, class token and registers dropped.
 
     model: `tiny`, a local folder in Hugging Face layout, or a hub id such as `facebook/dinov2-base`.
     layer: the block whose hidden state is taken, from 1; None: the last. Later blocks are not computed.
@@ -20,7 +20,7 @@ class FeatureExtractor:
     mirrored: whether to average with the features of the mirror image, mirrored back: features then know nothing of
     left and right, and a mirrored picture has the mirrored features. Twice the work.
     Float16 on a GPU; on a CPU bfloat16 where it computes in it, else float32.
-    Raises UserError if the model cannot be loaded or has no such layer.
+    Raises UserError if the model cannot be loaded, is no DINOv2, or has no such layer.
     """
 
     def __init__(
@@ -32,27 +32,24 @@ class FeatureExtractor:
         mirrored: bool = False,
         device: str = "auto",
     ):
-        folder = resolve_model(model, "feature_extractor", "features.model")
-        self.device = device = resolve_device(device)
+        self.model, self.device = model, (device := resolve_device(device))
         self._half = half_precision(device)
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            network = Dinov2Model.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-            processor = AutoImageProcessor.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise explain_failure(model, "features.model", "a DINOv2 model", error) from error
+        network, processor = load_image_encoder(model, "features.model", "a DINOv2 model", _DINOV2)
         depth = len(network.encoder.layer)
         if layer is not None and layer > depth:
             raise UserError(f"features.layer={layer} is too large: {model!r} has {depth} blocks.")
         network.encoder.layer = network.encoder.layer[:layer]
         self._final_norm, self._mirrored = final_norm, mirrored
         self.network = network.to(device).eval().requires_grad_(False)
+        size = processor.crop_size if processor.do_center_crop else processor.size
+        if not (processor.image_mean and processor.image_std and size and size.get("height")):
+            raise UserError(f"features.model={model!r} lacks image_mean, image_std or a height in its image processor.")
         self._mean = torch.tensor(processor.image_mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(processor.image_std, device=device).view(3, 1, 1)
-        size = processor.crop_size if processor.do_center_crop else processor.size
         self.size = size["height"]  # pixels, both ways
         self.grid = self.size // self.network.config.patch_size  # patches, both ways
         self.width = self.network.config.hidden_size
+        self._before_patches = 1 + getattr(self.network.config, "num_register_tokens", 0)  # tokens
 
     @torch.inference_mode()
     def __call__(self, pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -75,7 +72,8 @@ class FeatureExtractor:
     def _features(self, pictures: torch.Tensor) -> torch.Tensor:
         """Normalised pictures (n, 3, h, w) → (n, grid, grid, width) float32."""
         with torch.autocast(torch.device(self.device).type, self._half, enabled=self._half is not None):
-            hidden = self.network.encoder(self.network.embeddings(pictures)).last_hidden_state[:, 1:]
+            hidden = self.network.encoder(self.network.embeddings(pictures)).last_hidden_state
+            hidden = hidden[:, self._before_patches :]
             if self._final_norm:
                 hidden = self.network.layernorm(hidden)
         return hidden.float().unflatten(1, (self.grid, self.grid))

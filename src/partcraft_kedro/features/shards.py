@@ -68,9 +68,21 @@ def write_shards(
                 pictures = next(decoded)
                 if isinstance(pictures, UserError):
                     raise pictures
-                features.append(extractor(pictures.numpy()).half())
+                features.append(_finite(extractor(pictures.numpy()).half(), batch, extractor.model))
                 progress.update(len(batch))
             write_file(shard, lambda partial, f=features: save_file({"features": torch.cat(f)}, partial))
+
+
+def _finite(features: torch.Tensor, paths: Sequence[Path], model: str) -> torch.Tensor:
+    """Features (n, patches, width) as they are. Raises UserError if any is not a finite number."""
+    whole = features.isfinite().flatten(1).all(1)
+    if not whole.all():
+        first = paths[int(whole.int().argmin())]
+        raise UserError(
+            f"features.model={model!r} gives features of {first} that are not all finite numbers: give another model "
+            "or, on a GPU, try base.device=cpu."
+        )
+    return features
 
 
 class FeatureShards:

@@ -3,11 +3,21 @@
 import diffusers
 import torch
 import transformers
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel
 
 from partcraft_kedro.allocator import keep_freed_memory
-from partcraft_kedro.assets import explain_failure, resolve_device, resolve_model
+from partcraft_kedro.assets import (
+    explain_failure,
+    load_whole,
+    refuse_other_pipelines,
+    resolve_device,
+    resolve_model,
+)
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import attend_in_float32
+
+_NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
 
 def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
@@ -15,18 +25,26 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
 
     model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`. On a CPU the process from
     then on keeps memory that it frees.
-    Raises UserError if it cannot be loaded.
+    Raises UserError if it cannot be loaded whole, or is another pipeline's.
     """
     folder = resolve_model(model, "base", "base.model")
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()  # it warns of every part of the pipeline that LoRA leaves alone
     transformers.utils.logging.disable_progress_bar()
+    told = f"base.model={model!r}"
     try:
+        refuse_other_pipelines(model, StableDiffusionPipeline.load_config(folder))
+        networks = {name: load_whole(network, folder, told, subfolder=name) for name, network in _NETWORKS.items()}
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, safety_checker=None, requires_safety_checker=False, use_safetensors=True, dtype=torch.float32
+            folder, safety_checker=None, requires_safety_checker=False, **networks
         )
-    except (OSError, ValueError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # what a folder that is no such model raises depends on what it is instead
         raise explain_failure(model, "base.model", "a Stable Diffusion model", error) from error
+    if len(pipeline.tokenizer) != (words := pipeline.text_encoder.config.vocab_size):  # without files it is empty
+        has = f"a tokenizer of {len(pipeline.tokenizer)} words for the {words} of its text encoder"
+        raise UserError(f"{told} has {has}: give a whole model.")
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)

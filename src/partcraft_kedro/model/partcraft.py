@@ -1,6 +1,7 @@
 """A base model with part tokens and LoRA: what is trained, saved, loaded and sampled from."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from partcraft_kedro.assets import compute_type
+from partcraft_kedro.assets import compute_type, model_fingerprint, refuse_not_finite
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.base import compute_in, load_base
 from partcraft_kedro.model.injection import PartPrompts
@@ -23,6 +24,9 @@ from partcraft_kedro.randomness import derive_seed
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 _KEY_VALUE = ("attn2.to_k.weight", "attn2.to_v.weight")
 _LORA, _WEIGHTS = "pytorch_lora_weights.safetensors", "unet.safetensors"
+_FINGERPRINT = "base_fingerprint"  # in adapter.json
+_ENCODER = "part_encoder.safetensors"
+_MISFIT = "does not fit its adapter's base model and settings: train again, or choose another adapter"
 
 
 class PartCraft:
@@ -69,11 +73,16 @@ class PartCraft:
                 for module in pipeline.unet.modules():
                     if isinstance(module, LoraLayer):  # autocast casts back what it would cast to float32
                         module.cast_input_dtype_enabled = False
-        for name, weight in pipeline.unet.named_parameters():
-            if unet == "full" or (unet == "key_value" and name.endswith(_KEY_VALUE)):
-                weight.requires_grad_()
+        for weight in _trained_weights(pipeline.unet, unet).values():
+            weight.requires_grad_()
         compute_in(pipeline, compute_type(precision, pipeline.device.type))
-        settings = {"base": base, "variants": variants, "bottleneck_layers": bottleneck_layers, "unet": unet}
+        settings = {
+            "base": base,
+            _FINGERPRINT: model_fingerprint(base, "base", "base.model"),
+            "variants": variants,
+            "bottleneck_layers": bottleneck_layers,
+            "unet": unet,
+        }
         return cls(pipeline, encoder, settings)
 
     def autocast(self, device_type: str | None = None) -> torch.autocast:
@@ -108,7 +117,7 @@ class PartCraft:
             trained = {name: p.detach().cpu().contiguous() for name, p in unet.named_parameters() if p.requires_grad}
             save_file(trained, folder / _WEIGHTS)
         state = {name: weight.detach().cpu().contiguous() for name, weight in self.part_encoder.state_dict().items()}
-        save_file(state, folder / "part_encoder.safetensors")
+        save_file(state, folder / _ENCODER)
         with torch.no_grad():
             embeddings = self.part_encoder.all_embeddings().cpu()
         largest = self.part_encoder.variant_count
@@ -123,31 +132,70 @@ class PartCraft:
         (folder / "README.md").write_text(_model_card(settings))
 
     @classmethod
-    def load(cls, folder: Path, device: str, precision: str = "auto") -> "PartCraft":
-        """Base model and adapter, ready to sample. Raises UserError if the adapter is not whole."""
+    def load(cls, folder: Path, device: str, precision: str = "auto", base: str | None = None) -> "PartCraft":
+        """Base model and adapter, ready to sample.
+
+        base: where the base model lies now; None: where it did when the adapter was trained.
+        Raises UserError if the adapter is not whole, or if the base model is not the one that it was trained with.
+        """
         try:
             settings = json.loads((folder / "adapter.json").read_text())
-            state = load_file(folder / "part_encoder.safetensors")
-            weights = load_file(folder / _WEIGHTS) if settings["unet"] in ("key_value", "full") else {}
+            variants, layers, fingerprint = (settings[name] for name in ("variants", "bottleneck_layers", _FINGERPRINT))
+            base = base or settings["base"]
+            state = load_file(folder / _ENCODER)
+            file = _LORA if settings["unet"] == "lora" else _WEIGHTS
+            learnt = {} if settings["unet"] == "frozen" else load_file(folder / file)
         except Exception as error:
             raise UserError(
                 f"{folder} does not hold a whole adapter ({error}): train again, or choose another."
             ) from error
-        pipeline = load_base(settings["base"], device)
-        words = pipeline.text_encoder.get_input_embeddings().weight
-        variants = settings["variants"]
-        encoder = PartEncoder(
-            len(variants) - 1, max(variants), words.shape[1], layers=settings["bottleneck_layers"], scale=1.0
-        )
+        if model_fingerprint(base, "base", "base.model") != fingerprint:
+            raise UserError(
+                f"base.model={base!r} is not what the adapter {folder} was trained with, which was "
+                f"{settings['base']!r} then: give that model, wherever it lies now."
+            )
+        pipeline = load_base(base, device)
+        unet, words = pipeline.unet, pipeline.text_encoder.get_input_embeddings().weight
+        encoder = PartEncoder(len(variants) - 1, max(variants), words.shape[1], layers=layers, scale=1.0)
+        _refuse_others(state, encoder.state_dict(), folder / _ENCODER)
         encoder.load_state_dict(state)
         encoder.eval().requires_grad_(False)
         if settings["unet"] == "lora":
-            pipeline.load_lora_weights(folder, weight_name=_LORA)
+            _refuse_others(learnt, _load_lora(pipeline, folder), folder / _LORA)
             pipeline.fuse_lora()
             pipeline.unload_lora_weights()
-        pipeline.unet.load_state_dict(weights, strict=False)
+        else:
+            _refuse_others(learnt, _trained_weights(unet, settings["unet"]), folder / _WEIGHTS)
+            unet.load_state_dict(learnt, strict=False)
         compute_in(pipeline, compute_type(precision, pipeline.device.type))
-        return cls(pipeline, encoder, settings)
+        return cls(pipeline, encoder, settings | {"base": base})
+
+
+def _trained_weights(unet: nn.Module, kind: str) -> dict[str, nn.Parameter]:
+    """The U-Net's own weights that learn: all of a `full` one, those of `key_value`, else none."""
+    weights = dict(unet.named_parameters()) if kind in ("full", "key_value") else {}
+    return {name: weight for name, weight in weights.items() if kind == "full" or name.endswith(_KEY_VALUE)}
+
+
+def _load_lora(pipeline: StableDiffusionPipeline, folder: Path) -> dict[str, torch.Tensor]:
+    """Add an adapter's LoRA to the U-Net; returns the weights that it has a place for, under diffusers' names."""
+    try:
+        pipeline.load_lora_weights(folder, weight_name=_LORA, adapter_name="partcraft")
+    except Exception as error:  # diffusers' of names that it does not know, and PEFT's of shapes
+        raise UserError(f"{folder / _LORA} {_MISFIT} ({str(error).strip().splitlines()[0]}).") from error
+    if not pipeline.get_list_adapters():  # of names that are none of a U-Net's diffusers only warns
+        return {}
+    added = get_peft_model_state_dict(pipeline.unet, adapter_name="partcraft")
+    return {f"unet.{name}": weight for name, weight in convert_state_dict_to_diffusers(added).items()}
+
+
+def _refuse_others(learnt: Mapping[str, torch.Tensor], places: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Raise UserError unless weights have the names and shapes of those whose place they take, and are finite."""
+    wrong = learnt.keys() ^ places.keys()
+    wrong = wrong or {name for name, weight in learnt.items() if weight.shape != places[name].shape}
+    if wrong:
+        raise UserError(f"{file} {_MISFIT} (missing, left over or of another shape: {min(wrong)}).")
+    refuse_not_finite(learnt, str(file))
 
 
 def _sort_header(path: Path) -> None:

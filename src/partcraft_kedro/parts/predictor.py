@@ -18,7 +18,7 @@ class PartPredictor:
 
     scene: (2, width), background first; parts: (M, width); variants: M+1 tensors (K_m, width), background first;
     discovery: what tier 2 compares, see `part_points`; features: what `FeatureExtractor` takes;
-    least_patches: a smaller part counts as absent.
+    least_patches: a smaller part counts as absent; device: where the extractor computes.
     All centroids have unit length: every comparison is a cosine.
     """
 
@@ -31,6 +31,7 @@ class PartPredictor:
         discovery: str,
         features: dict,
         least_patches: int,
+        device: str = "auto",
     ):
         self.scene = scene
         self.parts = parts
@@ -38,6 +39,7 @@ class PartPredictor:
         self.discovery = discovery
         self.features = features
         self.least_patches = least_patches
+        self.device = device
         self._extractor = None
 
     @property
@@ -79,7 +81,13 @@ class PartPredictor:
         if self._extractor is None:
             from partcraft_kedro.features.extractor import FeatureExtractor
 
-            self._extractor = FeatureExtractor(**self.features)
+            extractor = FeatureExtractor(**self.features, device=self.device)
+            if extractor.width != (width := self.parts.shape[-1]):
+                raise UserError(
+                    f"features.model={extractor.model!r} gives features of {extractor.width} numbers, and the part "
+                    f"predictor was made for {width}: run the features and parts stages again."
+                )
+            self._extractor = extractor
         features = torch.cat([self._extractor(batch) for batch in _batches(images)])
         label_maps = self.label_maps(features)
         return label_maps, self.codes_of(features, label_maps)[0]
@@ -115,18 +123,23 @@ class PartPredictor:
         (folder / "part_predictor.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> "PartPredictor":
+    def load(cls, folder: Path, device: str = "auto") -> "PartPredictor":
         """Raises UserError if the folder does not hold a whole predictor."""
         try:
             settings = json.loads((folder / "part_predictor.json").read_text())
             tensors = load_file(folder / "centroids.safetensors")
+            scene, parts = tensors.pop("scene"), tensors.pop("parts")
+            variants = [tensors.pop(f"variants.{m}") for m in range(settings["parts"] + 1)]
+            if tensors:
+                raise ValueError(f"{min(tensors)} is left over")
             return cls(
-                tensors["scene"],
-                tensors["parts"],
-                [tensors[f"variants.{m}"] for m in range(settings["parts"] + 1)],
+                scene,
+                parts,
+                variants,
                 discovery=settings["discovery"],
                 features=settings["features"],
                 least_patches=settings["least_patches"],
+                device=device,
             )
         except Exception as error:
             raise UserError(

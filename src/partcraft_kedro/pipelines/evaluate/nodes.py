@@ -32,7 +32,7 @@ def score_pictures(
             "part_predictor": fingerprint_of(part_predictor),
             "matching": fingerprint_of(discovery_scores["matching"]),
             "judge": fingerprint_of(TINY / "judge"),
-            **_weights(evaluate),
+            **_weights(evaluate, data),
         },
     ) as stage:
         table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
@@ -46,7 +46,7 @@ def score_pictures(
 
             pipeline = load_base(base.model, base.device)
             size = picture_size(pipeline)
-            predictor = PartPredictor.load(part_predictor)
+            predictor = PartPredictor.load(part_predictor, base.device)
             judge = matching = None
             if "mask_path" in records:
                 judge = Judge.load(TINY / "judge" / "judge.safetensors")
@@ -77,10 +77,12 @@ def score_pictures(
             result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
             reconstructed = rows[rows["kind"] == "reconstruction"]
             embedders = {
-                "distance": distances.judge_embedder(judge) if judge else distances.dinov2_embedder(features.model)
+                "distance": distances.judge_embedder(judge)
+                if judge
+                else distances.dinov2_embedder(features.model, base.device)
             }
             if evaluate.inception:
-                embedders["fid"] = distances.inception_embedder(evaluate.inception.expanduser(), base.device)
+                embedders["fid"] = distances.inception_embedder(evaluate.inception, base.device)
             real = [data.folder / path for path in records["path"]]
             made = [data.folder / path for path in reconstructed["path"]]
             for name, embedder in embedders.items():
@@ -96,14 +98,14 @@ def score_pictures(
     return pd.read_parquet(table), json.loads(summary.read_text())
 
 
-def _weights(evaluate: EvaluateOptions) -> dict[str, str]:
+def _weights(evaluate: EvaluateOptions, data: DataOptions) -> dict[str, str]:
     """What the stage's key says of the networks that the user names: other weights are another stage."""
     weights = {}
-    if evaluate.inception and evaluate.inception.expanduser().exists():
-        weights["inception"] = fingerprint_of(evaluate.inception.expanduser())
+    if evaluate.inception and evaluate.inception.exists():
+        weights["inception"] = fingerprint_of(evaluate.inception, data.digests)
     if evaluate.part_identity:
         weights["part_identity"] = model_fingerprint(
-            evaluate.part_identity, "feature_extractor", "evaluate.part_identity"
+            evaluate.part_identity, "feature_extractor", "evaluate.part_identity", data.digests
         )
     return weights
 

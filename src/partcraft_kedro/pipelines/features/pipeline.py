@@ -10,7 +10,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 extract_features,
-                ["records", "params:features", "params:data"],
+                ["records", "params:features", "params:base", "params:data"],
                 "features",
                 name="extract_features",
             )

@@ -44,15 +44,15 @@ def generate_pictures(
         "pictures",
         version=2,
         options={"sampling": generate.sampling.model_dump(), "seed": generate.seed, "precision": base.precision},
-        inputs={"plan": fingerprint_of(picture_plan), "adapter": fingerprint_of(adapter)},
+        inputs={"plan": fingerprint_of(picture_plan), "adapter": fingerprint_of(adapter, data.digests)},
     ) as stage:
         if not stage.finished:
             from partcraft_kedro.generation.sampling import write_pictures
             from partcraft_kedro.model.partcraft import PartCraft
             from partcraft_kedro.parts.predictor import PartPredictor
 
-            model = PartCraft.load(adapter, base.device, base.precision)
-            predictor = PartPredictor.load(part_predictor)
+            model = PartCraft.load(adapter, base.device, base.precision, base.model)
+            predictor = PartPredictor.load(part_predictor, base.device)
             of_adapter = model.settings["variants"]
             of_predictor = [len(variants) for variants in predictor.variants]
             if of_adapter != of_predictor:

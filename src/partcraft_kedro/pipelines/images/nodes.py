@@ -54,7 +54,7 @@ def read_pictures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
 def _folder(images: ImagesOptions, data: DataOptions) -> Path:
     """Where photographs lie: where the user says, or where `download_pictures` puts them."""
     raw = data.layer("01_raw")
-    return (images.folder or (raw / "CUB_200_2011" if images.source == "cub" else raw)).expanduser().absolute()
+    return (images.folder or (raw / "CUB_200_2011" if images.source == "cub" else raw)).absolute()
 
 
 def _draw_world(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:

@@ -131,7 +131,7 @@ def name_parts(discovery_scores: dict, codes: pd.DataFrame, parts: PartsOptions)
     count = len(codes["code"].iloc[0])
     known = {int(label): name for label, name in discovery_scores["matching"].items()}
     if parts.names:
-        known |= names.read_names(parts.names.expanduser(), count)
+        known |= names.read_names(parts.names, count)
     return dict(enumerate(names.name_parts(count, known)))
 
 

@@ -25,7 +25,7 @@ def cache_latents(records: pd.DataFrame, base: BaseModelOptions, data: DataOptio
         options={},
         inputs={
             "records": fingerprint_of(records),
-            "base": model_fingerprint(base.model, "base", "base.model"),
+            "base": model_fingerprint(base.model, "base", "base.model", data.digests),
         },
     ) as stage:
         if not stage.finished:
@@ -56,7 +56,7 @@ def train_adapter(
     with Stage(
         data.layer("06_models"),
         "training",
-        version=3,
+        version=4,
         options=options.model_dump(exclude=_SILENT) | {"precision": base.precision},
         inputs={
             "latents": latents["fingerprint"],
@@ -82,7 +82,7 @@ def train_adapter(
         from partcraft_kedro.training.cache import TrainingCache
         from partcraft_kedro.training.loop import train
 
-        predictor = PartPredictor.load(part_predictor)
+        predictor = PartPredictor.load(part_predictor, base.device)
         training = (prompts["split"] == "train").to_numpy()
         label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
         codes = list(prompts["code"][training])

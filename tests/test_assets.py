@@ -1,0 +1,79 @@
+import pytest
+
+from partcraft_kedro.assets import TINY, model_fingerprint, resolve_device, resolve_model
+from partcraft_kedro.errors import UserError
+
+
+@pytest.fixture
+def filled(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("[]")
+    (folder / "model.safetensors").write_bytes(b"1234")
+    return folder
+
+
+def test_models_are_found_in_the_package_in_folders_and_on_hubs(filled):
+    assert resolve_model("tiny", "base", "base.model") == str(TINY / "base")
+    assert resolve_model(str(filled), "base", "base.model") == str(filled)
+    assert resolve_model("owner/model", "base", "base.model") == "owner/model"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./nowhere/model", "/nowhere", "~/model", "a/b/c"])
+def test_an_unknown_model_is_refused_with_the_option_s_name(name):
+    with pytest.raises(UserError, match=r"base\.model="):
+        resolve_model(name, "base", "base.model")
+
+
+def test_a_single_file_is_refused_with_the_way_to_convert_it(filled):
+    file = filled / "model.safetensors"
+    with pytest.raises(UserError, match=r"^base\.model='.*' is a file, .*\.from_single_file\('.*model\.safetensors'\)"):
+        resolve_model(str(file), "base", "base.model")
+    with pytest.raises(UserError, match=r"^features\.model='.*' is a file, and a model is a folder: give that folder"):
+        resolve_model(str(file), "feature_extractor", "features.model")
+
+
+def test_a_local_model_s_key_follows_its_files(filled):
+    before = model_fingerprint(str(filled), "base", "base.model")
+    assert model_fingerprint(str(filled.rename(filled.with_name("other"))), "base", "base.model") == before
+    filled.with_name("other").rename(filled)
+    for name in ("config.json", "model.safetensors"):
+        content = (filled / name).read_bytes()
+        (filled / name).write_bytes(b"{}")
+        assert model_fingerprint(str(filled), "base", "base.model") != before
+        (filled / name).write_bytes(content)
+    assert model_fingerprint(str(filled), "base", "base.model") == before
+    assert model_fingerprint("owner/model", "base", "base.model") == "owner/model"
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "pytorch_model.bin", "v1-5.ckpt", "model.fp16.safetensors", ".git/config", ".cache/x.json"]
+)
+def test_what_is_not_loaded_is_not_in_a_model_s_key(filled, name):
+    before = model_fingerprint(str(filled), "base", "base.model")
+    (filled / name).parent.mkdir(exist_ok=True)
+    (filled / name).write_text("1")
+    assert model_fingerprint(str(filled), "base", "base.model") == before
+
+
+@pytest.mark.parametrize("name", ["v1-5-pruned.safetensors", "safety_checker/model.safetensors", "README.md"])
+def test_of_a_pipeline_the_loaded_networks_are_in_its_key(filled, name):
+    (filled / "model_index.json").write_text("{}")
+    (filled / "unet").mkdir()
+    before = model_fingerprint(str(filled), "base", "base.model")
+    (filled / name).parent.mkdir(exist_ok=True)
+    (filled / name).write_text("1")
+    assert model_fingerprint(str(filled), "base", "base.model") == before
+    (filled / "unet" / "diffusion_pytorch_model.safetensors").write_text("1")
+    assert model_fingerprint(str(filled), "base", "base.model") != before
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "cuda:", "cuda:x", "cpu:1", "cuda:-1"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(UserError, match=rf"^base\.device='{device}' is not available on this machine, .*cpu"):
+        resolve_device(device)
+
+
+def test_devices_that_are_there():
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device(resolve_device("auto")) == resolve_device("auto")

@@ -1,0 +1,35 @@
+import mlflow
+import pandas as pd
+import pytest
+
+from partcraft_kedro.tracking import log_curve
+
+
+@pytest.fixture
+def client(tmp_path):
+    """MLflow, with its records in a folder of this test alone."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment("curves", artifact_location=(tmp_path / "artifacts").as_uri())
+    mlflow.set_experiment("curves")
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(before)
+
+
+def test_curves_are_logged_in_one_batch_and_once_a_run(client, monkeypatch):
+    history = pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 2.0, 1.5], "share": [0.1, 0.2, 0.3]})
+    batches = []
+    whole = mlflow.MlflowClient.log_batch
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", lambda *given: (batches.append(given), whole(*given))[1])
+    with mlflow.start_run() as run:
+        log_curve(history)
+        log_curve(history)
+    assert len(batches) == 1
+    for name in ("loss", "share"):
+        points = client.get_metric_history(run.info.run_id, name)
+        assert [(point.step, point.value) for point in points] == list(zip(history["step"], history[name], strict=True))
+
+
+def test_without_a_run_nothing_is_logged(client):
+    log_curve(pd.DataFrame({"step": [1], "loss": [1.0]}))
+    assert client.search_runs(["1"]) == []
