@@ -7,7 +7,10 @@ from diffusers import StableDiffusionPipeline
 
 from partcraft_kedro.allocator import keep_freed_memory
 from partcraft_kedro.assets import explain_failure, resolve_device, resolve_model
-from partcraft_kedro.model.attention import attend_in_float32
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.model.attention import attend_in_float32, has_attention_layers
+
+_ONE_BY_ONE = 256  # pixels of a picture from which the VAE takes one a pass: one of 512 pixels takes 0.75 GiB to decode
 
 
 def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
@@ -15,7 +18,7 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
 
     model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`. On a CPU the process from
     then on keeps memory that it frees.
-    Raises UserError if it cannot be loaded.
+    Raises UserError if it cannot be loaded, or if part tokens cannot be trained on it.
     """
     folder = resolve_model(model, "base", "base.model")
     diffusers.utils.logging.disable_progress_bar()
@@ -27,13 +30,30 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
         )
     except (OSError, ValueError, KeyError) as error:
         raise explain_failure(model, "base.model", "a Stable Diffusion model", error) from error
+    _refuse_unlike(pipeline, model)
     pipeline.set_progress_bar_config(disable=True)
+    if picture_size(pipeline) >= _ONE_BY_ONE:
+        pipeline.vae.enable_slicing()
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
     device = resolve_device(device)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
     return pipeline.to(device)
+
+
+def _refuse_unlike(pipeline: StableDiffusionPipeline, model: str) -> None:
+    """Raise UserError for a model that draws, and yet could not be trained: before hours are spent on its latents."""
+    unet, vae = pipeline.unet.config, pipeline.vae.config
+    if not has_attention_layers(pipeline.unet):
+        reason = "its U-Net lacks the five cross-attention layers that the attention loss reads"
+    elif unet.in_channels != vae.latent_channels:
+        reason = f"its U-Net takes {unet.in_channels} channels, as for inpainting, its VAE has {vae.latent_channels}"
+    elif not isinstance(unet.sample_size, int):
+        reason = f"its pictures are not square, but {unet.sample_size}"
+    else:
+        return
+    raise UserError(f"base.model={model!r} cannot learn parts, as {reason}: give a Stable Diffusion 1 or 2.")
 
 
 def compute_in(pipeline: StableDiffusionPipeline, dtype: torch.dtype) -> None:
