@@ -215,7 +215,7 @@ class SamplingOptions(_Options):
     negative_prompt: str
     """What guidance leads away from."""
     batch_size: PositiveInt
-    """Pictures a forward pass."""
+    """Pictures a forward pass, while training too; where memory runs out, half of them."""
 
 
 class GenerateOptions(_Options):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
 
-from partcraft_kedro.generation.sampling import sample_pictures, write_pictures
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.generation.sampling import sample_pictures, to_images, write_pictures
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.randomness import torch_generator
@@ -48,6 +49,39 @@ def test_in_bfloat16_pictures_change_by_rounding_alone(model: PartCraft, create_
     full, rounded = (sample_pictures(of, PROMPTS, NAMES, options(steps=8), seed=3) for of in (model, half))
     assert rounded.dtype == torch.float32
     assert 0 < (full - rounded).abs().mean() < 4 / 255
+
+
+def test_pictures_are_decoded_in_float32_as_ceilings_are(create_tiny) -> None:
+    half = create_tiny("bfloat16")
+    types = []
+    half.pipeline.vae.decoder.conv_out.register_forward_hook(lambda _, __, output: types.append(output.dtype))
+    sample_pictures(half, PROMPTS, NAMES, options(), seed=3)
+    assert set(types) == {torch.float32}
+
+
+def test_no_more_pictures_a_pass_than_asked_for_and_than_fit(create_tiny, caplog) -> None:
+    model, passes = create_tiny(), []
+    sample_pictures(model, PROMPTS, NAMES, options(steps=1, batch_size=3), seed=3)
+
+    def count(_: torch.nn.Module, arguments: tuple) -> None:
+        passes.append(len(arguments[0]) // 2)  # guidance draws each twice
+        torch.empty(2**50 if passes[-1] > 2 else 1)
+
+    model.pipeline.unet.conv_in.register_forward_pre_hook(count)
+    expected = sample_pictures(model, PROMPTS, NAMES, options(steps=1, batch_size=2), seed=3)
+    assert passes == [2, 1]
+    passes.clear()
+    found = sample_pictures(model, [*PROMPTS, *PROMPTS], [*NAMES, *NAMES], options(steps=1, batch_size=5), seed=3)
+    assert passes == [5, 2, 2, 2]
+    torch.testing.assert_close(found, torch.cat([expected, expected]), atol=1e-4, rtol=0)
+    assert "going on with passes of 2 instead of 5 pictures" in caplog.text
+
+
+def test_what_is_no_picture_is_not_taken_for_a_black_one(create_tiny) -> None:
+    model = create_tiny()
+    model.pipeline.unet.conv_out.bias.data.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"base\.precision=float32"):
+        to_images(sample_pictures(model, PROMPTS, NAMES, options(), seed=3))
 
 
 def test_batches_that_are_whole_are_kept_and_the_others_drawn(model: PartCraft, tmp_path) -> None:

@@ -1,12 +1,15 @@
 """The step against an independent reference, the loop against interruption."""
 
 import functools
+import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from safetensors import safe_open
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.sampling import sample_pictures
@@ -17,7 +20,7 @@ from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
 from partcraft_kedro.training.cache import TrainingCache, write_latents
 from partcraft_kedro.training.loop import Gradient, train
-from partcraft_kedro.training.step import draw_batch, training_loss
+from partcraft_kedro.training.step import _at_locations, draw_batch, training_loss
 
 VARIANTS = [3, 4, 4]
 
@@ -245,6 +248,76 @@ def test_a_run_killed_while_it_samples_draws_that_sample_again(cache: TrainingCa
     assert drawn == [2, 4]
 
 
+def test_a_sample_that_fails_ends_no_training(cache: TrainingCache, tmp_path, caplog) -> None:
+    """And comes after the checkpoint."""
+    of = options(steps=3, checkpoint_every=1, sample_every=1)
+    there = []
+
+    def sample(step: int, _: PartCraft) -> None:
+        with safe_open(tmp_path / "checkpoint.safetensors", "pt") as stored:
+            there.append(json.loads(stored.metadata()["training"])["step"])
+        if step == 1:
+            torch.empty(2**50)
+        if step == 2:
+            raise UserError("A picture is black.")
+
+    train(fresh_model(of), cache, of, tmp_path, "f", on_sample=sample)
+    assert there == [1, 2, 3]
+    assert [record.getMessage() for record in caplog.records] == [
+        "No pictures were sampled at step 1, and training goes on: memory ran out.",
+        "No pictures were sampled at step 2, and training goes on: A picture is black.",
+    ]
+
+    def mistaken(*_: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(fresh_model(of), cache, of, tmp_path / "mistaken", "f", on_sample=mistaken)
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(cache: TrainingCache, tmp_path, log_every: int) -> None:
+    of = options(steps=8, checkpoint_every=2, log_every=log_every)
+    train(fresh_model(of), cache, of.model_copy(update={"steps": 2}), tmp_path, "f")
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    for shard in cache.mean:
+        shard.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"nothing in step 3, whose loss.*train\.learning_rate.*precision=float32"):
+        train(fresh_model(of), cache, of, tmp_path, "f")
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_weights_that_are_no_numbers_are_not_kept(cache: TrainingCache, tmp_path) -> None:
+    """After the first step the loss is still one, and the weights are infinite."""
+    of = options(learning_rate=1e39, checkpoint_every=1)
+    with pytest.raises(UserError, match="came to nothing in step 1, after which some weight is no finite number"):
+        train(fresh_model(of), cache, of, tmp_path, "f")
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def loss_with(cache: TrainingCache, label_maps: torch.Tensor) -> dict[str, torch.Tensor]:
+    of = options(attention_weight=1.0)
+    model = fresh_model(of)
+    cache = replace(cache, label_maps=torch.stack([label_maps, label_maps.flip(-1)]))
+    with AttentionCapture(model.pipeline.unet) as capture, torch.no_grad():
+        return training_loss(model, capture, model.own_scheduler, draw_batch(model, cache, of, 0), of)
+
+
+def test_masks_of_another_grid_are_brought_to_attentions(cache: TrainingCache) -> None:
+    """Attention is at 16×16: masks at 8×8 are as their patches in four, at 64×64 each location has a share of each."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 3, (5, 8, 8), generator=generator, dtype=torch.uint8)
+    expected = loss_with(cache, coarse.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    finer = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    for found in (loss_with(cache, coarse), loss_with(cache, finer)):
+        for name, value in expected.items():
+            assert found[name].item() == pytest.approx(value.item(), rel=1e-5), name
+    odd = torch.randint(0, 3, (5, 37, 37), generator=generator, dtype=torch.uint8)
+    assert all(value.isfinite() for value in loss_with(cache, odd).values())
+    masks = torch.tensor([[[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1]]]).bool()[None]
+    assert _at_locations(masks, 2, 2).tolist() == [[[[0.5, 0.0], [1.0, 0.25]]]]
+
+
 def test_a_checkpoint_from_other_options_is_refused(cache: TrainingCache, tmp_path) -> None:
     train(fresh_model(options()), cache, options(steps=2), tmp_path, "these")
     with pytest.raises(UserError, match="other options"):
@@ -352,9 +425,10 @@ def test_memory_that_runs_out_halves_the_passes_and_nothing_else(cache: Training
     of = options(batch_size=4, micro_batch=4, attention_weight=1.0)
     whole = gradients(cache, of)
     assert_equal_gradients(gradients(cache, of, lambda model: little_memory(2, model)), whole)
-    assert "going on with 2 pictures a pass" in caplog.text
-    with pytest.raises(UserError, match=r"Memory ran out in training with 2 pictures a pass.*train\.micro_batch"):
-        gradients(cache, of, lambda model: little_memory(1, model))
+    assert "going on with passes of 2 instead of 4 pictures" in caplog.text
+    assert_equal_gradients(gradients(cache, of, lambda model: little_memory(1, model)), whole)
+    with pytest.raises(UserError, match=r"Memory ran out in training with one picture a pass.*gradient_checkpointing"):
+        gradients(cache, of, lambda model: little_memory(0, model))
     # A run that is gone on with keeps to the halved passes, unless the option says otherwise.
     of = of.model_copy(update={"micro_batch": None})
     model = fresh_model(of)

@@ -23,20 +23,22 @@ _WRITTEN_OUT = 256 * 256
 _TEXT_ATTENTION = "partcraft_float32"  # in transformers' registry
 
 
+def has_attention_layers(unet: UNet2DConditionModel) -> bool:
+    """Whether a U-Net has the five layers, and all at one resolution: a quarter of its latents'."""
+    processors = unet.attn_processors
+    four_levels = len(unet.config.block_out_channels) == 4  # of three, as SDXL's has, the second up is at half of it
+    return four_levels and all(f"{layer}.processor" in processors for layer in ATTENTION_LAYERS)
+
+
 class AttentionCapture:
-    """Keeps each part token's attention map during the U-Net's forward pass.
+    """Keeps each part token's attention map during the forward pass of a U-Net that `has_attention_layers`.
 
     The five layers compute their probabilities explicitly and keep the watched tokens' columns; every other
     layer stays as it is. Use as a context manager: leaving restores the processors.
-
-    Raises ValueError if the U-Net lacks one of the five layers.
     """
 
     def __init__(self, unet: UNet2DConditionModel):
         processors = unet.attn_processors
-        missing = [layer for layer in ATTENTION_LAYERS if f"{layer}.processor" not in processors]
-        if missing:
-            raise ValueError(f"this U-Net has no cross-attention layer {missing[0]}, which the attention loss needs")
         self._unet = unet
         self._original = processors
         self._capturing = {layer: _CapturingProcessor() for layer in ATTENTION_LAYERS}

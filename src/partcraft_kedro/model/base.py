@@ -15,7 +15,9 @@ from partcraft_kedro.assets import (
     resolve_model,
 )
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.model.attention import attend_in_float32
+from partcraft_kedro.model.attention import attend_in_float32, has_attention_layers
+
+_ONE_BY_ONE = 256  # pixels of a picture from which the VAE takes one a pass: one of 512 pixels takes 0.75 GiB to decode
 
 _NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
@@ -25,7 +27,7 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
 
     model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`. On a CPU the process from
     then on keeps memory that it frees.
-    Raises UserError if it cannot be loaded whole, or is another pipeline's.
+    Raises UserError if it cannot be loaded whole, is another pipeline's, or if part tokens cannot be trained on it.
     """
     folder = resolve_model(model, "base", "base.model")
     diffusers.utils.logging.disable_progress_bar()
@@ -45,13 +47,30 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
     if len(pipeline.tokenizer) != (words := pipeline.text_encoder.config.vocab_size):  # without files it is empty
         has = f"a tokenizer of {len(pipeline.tokenizer)} words for the {words} of its text encoder"
         raise UserError(f"{told} has {has}: give a whole model.")
+    _refuse_unlike(pipeline, model)
     pipeline.set_progress_bar_config(disable=True)
+    if picture_size(pipeline) >= _ONE_BY_ONE:
+        pipeline.vae.enable_slicing()
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.eval().requires_grad_(False)
     device = resolve_device(device)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
     return pipeline.to(device)
+
+
+def _refuse_unlike(pipeline: StableDiffusionPipeline, model: str) -> None:
+    """Raise UserError for a model that draws, and yet could not be trained: before hours are spent on its latents."""
+    unet, vae = pipeline.unet.config, pipeline.vae.config
+    if not has_attention_layers(pipeline.unet):
+        reason = "its U-Net lacks the five cross-attention layers that the attention loss reads"
+    elif unet.in_channels != vae.latent_channels:
+        reason = f"its U-Net takes {unet.in_channels} channels, as for inpainting, its VAE has {vae.latent_channels}"
+    elif not isinstance(unet.sample_size, int):
+        reason = f"its pictures are not square, but {unet.sample_size}"
+    else:
+        return
+    raise UserError(f"base.model={model!r} cannot learn parts, as {reason}: give a Stable Diffusion 1 or 2.")
 
 
 def compute_in(pipeline: StableDiffusionPipeline, dtype: torch.dtype) -> None:

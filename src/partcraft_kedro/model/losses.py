@@ -9,7 +9,7 @@ def attention_loss(
 ) -> torch.Tensor:
     """Eq. 5: the binary cross-entropy between each token's share of the attention and its part's mask.
 
-    maps: Ā, (batch, part, height, width), all zero for a part without a token; masks: S, the same shape, 0 or 1.
+    maps: Ā, (batch, part, height, width), all zero for a part without a token; masks: S, the same shape, 0 to 1.
     normalisation: `parts`, at each location the parts compete, Â_m = Ā_m / Σ_k Ā_k; `maximum`, each map is divided by
     its own maximum (Break-a-Scene, Avrahami et al. 2023, arXiv:2305.16311, Eq. 2).
     loss: `cross_entropy`, or Break-a-Scene's `squared_error`.

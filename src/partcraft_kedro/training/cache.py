@@ -10,12 +10,13 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.records import load_ahead
 from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.stages import write_file
 
 _SHARD = 32  # pictures a file
-_BATCH = 4  # pictures a forward pass: more are slower on a CPU, and fill a GPU's memory at 512 pixels
+_BATCH = 4  # pictures given to the VAE at once: more are slower on a CPU
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ class TrainingCache:
 
 @torch.inference_mode()
 def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: Path) -> None:
-    """Encode pictures in both flips, in shards; those that are there are kept."""
+    """Encode pictures in both flips, in shards; those that are there are kept.
+
+    Raises UserError if one is encoded to values beyond float16's.
+    """
     starts = range(0, len(paths), _SHARD)
     shards = {start: folder / f"latents-{start:07d}.safetensors" for start in starts}
     missing = {start: shard for start, shard in shards.items() if not shard.exists()}
@@ -72,5 +76,9 @@ def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: 
             posteriors = [vae.encode(batch.to(vae.device)).latent_dist for batch in to_vae(flipped).split(_BATCH)]
             mean.append(torch.cat([posterior.mean.half().cpu() for posterior in posteriors]))
             std.append(torch.cat([posterior.std.half().cpu() for posterior in posteriors]))
+        if not all(half.isfinite().all() for half in [*mean, *std]):
+            raise UserError(
+                "The VAE of base.model gives latents that are no finite numbers in float16: give another model."
+            )
         tensors = {"mean": torch.stack(mean).contiguous(), "std": torch.stack(std).contiguous()}
         write_file(shard, lambda partial, tensors=tensors: save_file(tensors, partial))

@@ -18,9 +18,10 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
+from partcraft_kedro.passes import as_many_as_fit, is_out_of_memory
 from partcraft_kedro.stages import write_file
 from partcraft_kedro.training.cache import TrainingCache
-from partcraft_kedro.training.memory import choose_micro_batch, is_out_of_memory
+from partcraft_kedro.training.memory import choose_micro_batch
 from partcraft_kedro.training.step import Batch, draw_batch, training_loss
 
 _logger = logging.getLogger(__name__)
@@ -41,40 +42,65 @@ def train(
 
     folder: where `checkpoint.safetensors` and `losses.csv` live; a checkpoint found there is gone on from.
     fingerprint: of everything that the result depends on; a checkpoint made with another one raises UserError.
-    on_log, on_sample: called with the number of steps done; on_log first with what was logged up to a checkpoint.
-    Raises UserError if memory does not hold one picture.
+    on_log, on_sample: called with the number of steps done; on_log first with what was logged up to a checkpoint,
+    on_sample also at a checkpoint that is gone on from. A sample that fails for want of memory, or by a UserError, is
+    told and left out.
+    Raises UserError if memory does not hold one picture, or if loss, gradient or weights are no finite numbers any
+    more; no checkpoint is ever written with such.
     """
     trainer = _Trainer(model.trainable(), options, folder, fingerprint)
     first, history = trainer.resume()
     for row in history:
         on_log(row["step"], {name: value for name, value in row.items() if name != "step"})
     sums: dict[str, torch.Tensor] = {}
+    finite = _Finite(first)
     with AttentionCapture(model.pipeline.unet) as capture:
+        # It may have been broken off between that checkpoint and its sample.
+        _sample_if_due(first, model, capture, options, on_sample)
         # A run that is gone on with splits its sums as it began.
         gradient = Gradient(model, capture, options, micro_batch=trainer.micro_batch)
         progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
         for step in progress:
-            for name, value in gradient(draw_batch(model, cache, options, step)).items():
+            losses = gradient(draw_batch(model, cache, options, step))
+            for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value
             trainer.micro_batch = gradient.micro_batch
-            trainer.step()
+            finite.add(losses["loss"], trainer.step())
             done = step + 1
             # A checkpoint closes the running mean, so that a resumed run logs what an unbroken one does.
             if done % options.log_every == 0 or done % options.checkpoint_every == 0 or done == options.steps:
+                finite.check()
                 covered = done - (history[-1]["step"] if history else 0)
                 means = {name: float(value) / covered for name, value in sums.items()}
                 sums.clear()
                 history.append({"step": done, **means})
                 progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
                 on_log(done, means)
-            # Before the checkpoint: a run killed while it samples comes back here, and no sample is missing.
-            if done % options.sample_every == 0 or done == options.steps:
-                capture.watch(None)
-                with torch.compiler.set_stance("force_eager"):  # not compiled anew, in minutes, for a few pictures
-                    on_sample(done, model)
             if done % options.checkpoint_every == 0 or done == options.steps:
                 trainer.save(done, history)
+            _sample_if_due(done, model, capture, options, on_sample)
     return pd.DataFrame(history)
+
+
+def _sample_if_due(
+    done: int,
+    model: PartCraft,
+    capture: AttentionCapture,
+    options: TrainOptions,
+    on_sample: Callable[[int, PartCraft], None],
+) -> None:
+    """Days of training do not end for want of a few pictures."""
+    if done == 0 or (done % options.sample_every and done != options.steps):
+        return
+    capture.watch(None)
+    try:
+        with torch.compiler.set_stance("force_eager"):  # not compiled anew, in minutes, for a few pictures
+            on_sample(done, model)
+    except (UserError, RuntimeError) as error:
+        if not isinstance(error, UserError) and not is_out_of_memory(error):
+            raise
+        reason = error if isinstance(error, UserError) else "memory ran out."
+        _logger.warning("No pictures were sampled at step %d, and training goes on: %s", done, reason)
 
 
 class Gradient:
@@ -89,7 +115,6 @@ class Gradient:
     ):
         self._model, self._capture, self._options = model, capture, options
         self._noise_schedule = DDPMScheduler.from_config(model.own_scheduler.config)
-        self._halved = False
         unet = model.pipeline.unet
         if options.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
@@ -108,36 +133,54 @@ class Gradient:
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Accumulate the gradient of the batch's mean loss; returns the losses, detached.
 
-        Where memory runs out, the batch is taken again in passes of half the size, once.
+        Where memory runs out, this batch and all that follow are taken in passes of half the size.
         """
-        try:
-            return self._accumulate(batch)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if self._halved or self.micro_batch == 1:
-                raise UserError(
-                    f"Memory ran out in training with {self.micro_batch} pictures a pass: close other programs, or "
-                    "give a smaller train.micro_batch, or train.gradient_checkpointing=true; finished steps are kept."
-                ) from error
-        self._halved = True
-        self.micro_batch //= 2
-        _logger.warning("Memory ran out: going on with %d pictures a pass.", self.micro_batch)
-        for parameter in self._model.trainable().values():
-            parameter.grad = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return self(batch)
+        losses, self.micro_batch = as_many_as_fit(
+            lambda pictures: self._accumulate(batch, pictures),
+            self.micro_batch,
+            doing="training",
+            remedy="give train.gradient_checkpointing=true",
+        )
+        return losses
 
-    def _accumulate(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def _accumulate(self, batch: Batch, pictures: int) -> dict[str, torch.Tensor]:
+        if pictures < self.micro_batch:  # again, after memory ran out half-way
+            for parameter in self._model.trainable().values():
+                parameter.grad = None
         sums: dict[str, torch.Tensor] = {}
-        for piece in batch.split(self.micro_batch):
+        for piece in batch.split(pictures):
             losses = training_loss(self._model, self._capture, self._noise_schedule, piece, self._options)
             share = len(piece) / len(batch)
             (losses["loss"] * share).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() * share
         return sums
+
+
+def _diverged(step: int, what: str) -> UserError:
+    return UserError(
+        f"Training came to nothing in step {step}, {what} is no finite number: give a smaller train.learning_rate, or "
+        "base.precision=float32; the last checkpoint is kept as it was."
+    )
+
+
+class _Finite:
+    """Whether loss and gradient are finite, asked of the device seldom: each time it would be waited for."""
+
+    def __init__(self, step: int):
+        self._first = step
+        self._sum: torch.Tensor | float = 0.0
+        self._steps: torch.Tensor | int = 0
+
+    def add(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """A step's loss and its gradient's norm."""
+        self._sum = self._sum + loss + norm  # once it is not finite, it stays so
+        self._steps = self._steps + self._sum.isfinite()
+
+    def check(self) -> None:
+        """Raises UserError if there was a step whose loss or gradient was not."""
+        if not self._sum.isfinite():
+            raise _diverged(self._first + int(self._steps) + 1, "whose loss or gradient")
 
 
 class _Trainer:
@@ -165,15 +208,17 @@ class _Trainer:
         self._optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
         self.micro_batch: int | None = None
 
-    def step(self) -> None:
+    def step(self) -> torch.Tensor:
+        """Returns the gradient's norm before it was clipped."""
         table = self._parameters[_TABLE]
-        nn.utils.clip_grad_norm_(self._parameters.values(), self._options.max_gradient_norm)
+        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._options.max_gradient_norm)
         # AdamW would shrink every row in every step, and so erode variants that are seldom seen.
         used = (table.grad != 0).any(1, keepdim=True)
         shrink = 1 - self._options.learning_rate * self._options.weight_decay
         table.data.mul_(torch.where(used, shrink, 1.0))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def save(self, step: int, history: list[dict]) -> None:
         state = {}
@@ -182,6 +227,8 @@ class _Trainer:
             state[f"weights/{name}"] = parameter.detach()
             state[f"first/{name}"] = moments["exp_avg"]
             state[f"second/{name}"] = moments["exp_avg_sq"]
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise _diverged(step, "after which some weight")
         state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         # One entry: safetensors writes several in random order, and checkpoints are compared by their bytes.
         facts = {"step": step, "fingerprint": self._fingerprint, "micro_batch": self.micro_batch}

@@ -20,7 +20,7 @@ _GIB = 2**30
 _USABLE = 0.9  # of what is free; the rest is for fragments, and for what other programs take meanwhile
 
 
-class _LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):
     """Adds up the sizes of all tensors that are alive but `ignored`; `peak` is the most there was at once, in bytes."""
 
     def __init__(self, ignored: Iterable[torch.Tensor]) -> None:
@@ -76,7 +76,7 @@ def step_memory(model: PartCraft, capture: AttentionCapture, pictures: int) -> i
         length = model.pipeline.tokenizer.model_max_length
         words = torch.empty(pictures, length, config.cross_attention_dim, requires_grad=True)
         capture.watch(torch.zeros(pictures, parts, dtype=torch.long))
-        with _LiveMemory(weights.values()) as live:
+        with LiveMemory(weights.values()) as live:
             torch.func.functional_call(network, weights, (latents, torch.zeros(pictures), words))
     capture.watch(None)
     return live.peak
@@ -113,8 +113,3 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     give_back_freed_memory()
     return psutil.virtual_memory().available
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error is torch's word that memory ran out; on a CPU it has no type of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

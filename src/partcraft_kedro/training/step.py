@@ -92,6 +92,15 @@ def _named_places(batch: Batch) -> torch.Tensor:
     return F.interpolate(union.float(), size=batch.latents.shape[-2:], mode="nearest")
 
 
+def _at_locations(masks: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Masks at the resolution of attention maps: the share of each location that a part has, (n, M+1, h, w) float32.
+
+    Features and attention need not have the same grid: Stable Diffusion 2.1 attends at 24×24.
+    """
+    masks = masks.float()
+    return masks if masks.shape[-2:] == (height, width) else F.interpolate(masks, size=(height, width), mode="area")
+
+
 def training_loss(
     model: PartCraft, capture: AttentionCapture, noise_schedule: DDPMScheduler, batch: Batch, options: TrainOptions
 ) -> dict[str, torch.Tensor]:
@@ -118,10 +127,11 @@ def training_loss(
         alphas = noise_schedule.alphas_cumprod.to(errors.device)
         errors = errors * min_snr_weights(alphas, batch.timesteps, options.snr_gamma, prediction_type)
     maps = capture.maps()
-    of_attention = attention_loss(maps, batch.masks, options.attention_loss, options.attention_normalisation)
+    masks = _at_locations(batch.masks, *maps.shape[-2:])
+    of_attention = attention_loss(maps, masks, options.attention_loss, options.attention_normalisation)
     return {
         "loss": errors.mean() + options.attention_weight * of_attention,
         "loss_ldm": errors.mean().detach(),
         "loss_attention": of_attention.detach(),
-        "attention_inside": attention_inside(maps.detach(), batch.masks).nanmean(),
+        "attention_inside": attention_inside(maps.detach(), masks).nanmean(),
     }

@@ -42,7 +42,7 @@ def generate_pictures(
     with Stage(
         data.layer("07_model_output"),
         "pictures",
-        version=2,
+        version=3,
         options={"sampling": generate.sampling.model_dump(), "seed": generate.seed, "precision": base.precision},
         inputs={"plan": fingerprint_of(picture_plan), "adapter": fingerprint_of(adapter, data.digests)},
     ) as stage:

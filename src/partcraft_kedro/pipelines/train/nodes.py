@@ -102,9 +102,11 @@ def train_adapter(
         real = records.set_index("id").loc[shown["id"], "path"]
 
         def sample(step: int, model: PartCraft) -> None:
+            at_step = stage.folder / "samples" / f"step_{step:06d}"
+            if at_step.with_suffix(".parquet").exists():  # of an attempt that was broken off
+                return
             pictures = sample_pictures(model, list(shown["prompt"]), list(shown["id"]), generate.sampling, options.seed)
             images = to_images(pictures)
-            at_step = stage.folder / "samples" / f"step_{step:06d}"
             paths = [at_step / f"{name}.png" for name in shown["id"]]
             for path, image in zip(paths, images, strict=True):
                 write_file(path, image.save)
@@ -129,7 +131,8 @@ def train_adapter(
 
 
 def _samples(stage: Stage) -> pd.DataFrame:
-    return pd.concat([pd.read_parquet(table) for table in sorted(stage.folder.glob("samples/*.parquet"))])
+    none = pd.DataFrame(columns=["step", "id", "emr", "cosim", "path", "source_path"])  # where memory held not one
+    return pd.concat([pd.read_parquet(table) for table in sorted(stage.folder.glob("samples/*.parquet"))] or [none])
 
 
 def _log_samples(stage: Stage, data: DataOptions) -> None:
