@@ -5,6 +5,7 @@ Every reader returns, one row a picture: `id` (unique, str), `path` (absolute, s
 visible: name, x, y). Every reader raises UserError for a folder that is not what it looked for.
 """
 
+import csv
 import os
 import xml.etree.ElementTree as ElementTree
 from collections import deque
@@ -208,23 +209,28 @@ def _is_text(path: Path) -> bool:
 def _groups_of_table(folder: Path, labels: Path) -> dict[str, list[Path]]:
     named = f"images.labels={str(labels)!r}"
     try:
-        reading = {"encoding": "utf-8-sig", "index_col": False, "skipinitialspace": True}
-        table = pd.read_csv(labels, dtype=str, keep_default_na=False, **reading).fillna("")  # a class may be called NA
-    except (OSError, ValueError) as error:
-        raise UserError(f"{named} cannot be read as CSV ({' '.join(str(error).split())}).") from error
-    if not {"file", "class"} <= set(table.columns):
-        raise UserError(f"{named} needs the columns `file` and `class`, has {list(table)}.")
-    if table.empty:
+        with labels.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns, rows = list(reader.fieldnames or []), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{named} cannot be read as CSV ({error}).") from error
+    if not {"file", "class"} <= set(columns):
+        raise UserError(f"{named} needs the columns `file` and `class`, has {columns}.")
+    if not rows:
         raise UserError(f"{named} lists no picture.")
-    for column in ("file", "class"):
-        if (table[column] == "").any():
-            line = int((table[column] == "").argmax()) + 2
-            raise UserError(f"{named}, line {line}, has no {column}.")
-    _refuse_outside(labels, list(table["file"]))
-    table["file"] = [Path(file).as_posix() for file in table["file"]]  # `./a.png` is `a.png`
-    if table["file"].duplicated().any():
-        raise UserError(f"{named} lists {table['file'][table['file'].duplicated()].iloc[0]!r} twice.")
-    return {name: [folder / file for file in sorted(rows["file"])] for name, rows in table.groupby("class")}
+    classes: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        if None in row or not row["file"] or not row["class"]:
+            raise UserError(f"{named}, row {number}, should have {len(columns)} values, a file and a class among them.")
+        file = Path(row["file"]).as_posix()  # `./a.png` is `a.png`
+        if file in classes:
+            raise UserError(f"{named} lists {file!r} twice.")
+        classes[file] = row["class"]
+    _refuse_outside(labels, list(classes))
+    groups: dict[str, list[Path]] = {}
+    for file, name in sorted(classes.items()):
+        groups.setdefault(name, []).append(folder / file)
+    return groups
 
 
 def _require(folder: Path, names: list[str], dataset: str, home: str) -> None:
