@@ -83,7 +83,8 @@ class ImagesOptions(_Options):
     test_fraction: float = Share
     """Share of each class's pictures kept for evaluation; CUB and Stanford Dogs publish their own split."""
     worst_broken_share: float = Share
-    """Above this share of broken pictures the run stops; below it they are set aside."""
+    """Above this share of broken pictures the run stops; below it they are set aside. Five may always be, as long as
+    most are good; with 0 not even one."""
     seed: NonNegativeInt
     """Of what is drawn; of the choice of faces; of the split."""
 
@@ -113,8 +114,8 @@ class PartsOptions(_Options):
     discovery: Literal["plain", "centred", "published"]
     """What tier 2 compares: `plain` features; `centred` on each picture's foreground and blurred; or the `published`
     recipe: 100 pictures, and a constant vector in the place of the background (the authors' code)."""
-    parts: PositiveInt
-    """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs)."""
+    parts: int = Field(ge=1, le=254)  # a label map has a byte for each patch
+    """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs); fewer if there are fewer patches."""
     variants: PositiveInt
     """K, the number of variants of each part and of the background (the paper: 256)."""
     starts: PositiveInt
@@ -222,7 +223,8 @@ class GenerateOptions(_Options):
     """Which pictures are generated for evaluation."""
 
     sampling: SamplingOptions
-    """How they are sampled."""
+    """How they are sampled, and the pictures that training shows on its way: but for the batch size, other values train
+    anew. With --tags=generate,evaluate,report they hold for the adapter that is there."""
     split: Literal["train", "test"]
     """The split whose pictures are reconstructed and composed (the paper: train)."""
     reconstructions: PositiveInt
@@ -235,7 +237,8 @@ class GenerateOptions(_Options):
     transferred: tuple[str, ...]
     """The parts that are transferred, by name."""
     most_sources: int = Field(ge=1, le=4)
-    """The largest number of source pictures N of Algorithm 1 (the paper: 4)."""
+    """The largest number of source pictures N of Algorithm 1 (the paper: 4); as many as there are pictures and labels,
+    if these are fewer."""
     seed: NonNegativeInt
     """Of the choice of pictures and parts, and of initial noise."""
 

@@ -16,14 +16,17 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from partcraft_kedro.errors import UserError
+
 _logger = logging.getLogger(__name__)
 _LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
 _SETTLED = 2 * 10**9  # nanoseconds: no file system's times are coarser
+Content = TypeVar("Content")
 
 
 def fingerprint_of(value: Any, memo: Path | None = None) -> str:
@@ -109,11 +112,20 @@ class Stage:
     @property
     def summary(self) -> dict:
         """What `finish` was given."""
-        return json.loads((self.folder / "finished.json").read_text())
+        return read_file(self.folder / "finished.json", lambda path: json.loads(path.read_text()))
 
     def finish(self, summary: dict | None = None) -> None:
         """Declare the folder complete."""
         write_json(self.folder / "finished.json", summary or {})
+
+
+def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
+    """What `read` makes of a stage's file. Raises UserError naming one that is missing or damaged."""
+    try:
+        return read(path)
+    except Exception as error:  # every format has errors of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}): delete {path.parent} to have it made again.") from error
 
 
 def write_file(path: Path, write: Callable[[Path], Any]) -> None:

@@ -94,9 +94,7 @@ def draw_compositions(
 ) -> Figure:
     """Each row: the base, the pictures that lend a part (named), and the composition."""
     if not sources:
-        figure = Figure(figsize=(5, 1))
-        figure.text(0.5, 0.5, "No compositions of several pictures were asked for.", ha="center", va="center")
-        return figure
+        return _say("No compositions of several pictures were made.")
     width = max(map(len, sources))
     figure = Figure(figsize=(1.7 * (width + 1), 2.0 * len(sources)), layout="constrained")
     axes = figure.subplots(len(sources), width + 1, squeeze=False)
@@ -136,6 +134,8 @@ def draw_scores(table: pd.DataFrame) -> Figure:
     table: columns task, measure, value, low, high, ceiling, floor.
     """
     measures = list(dict.fromkeys(table["measure"]))
+    if not measures:
+        return _say("No picture could be scored: no part shows in any.")
     figure = Figure(figsize=(4 * len(measures), 3.4), layout="constrained")
     axes = figure.subplots(1, len(measures), squeeze=False)[0]
     for axis, measure in zip(axes, measures, strict=True):
@@ -149,6 +149,12 @@ def draw_scores(table: pd.DataFrame) -> Figure:
         axis.set(title=measure, ylim=(0, 1.05))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False, markerscale=0.4)
+    return figure
+
+
+def _say(text: str) -> Figure:
+    figure = Figure(figsize=(5, 1))
+    figure.text(0.5, 0.5, text, ha="center", va="center")
     return figure
 
 

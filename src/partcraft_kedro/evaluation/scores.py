@@ -58,12 +58,16 @@ def _draw_intended(plan: pd.DataFrame, records: pd.DataFrame, matching: dict[int
         yield np.stack([creatures.draw(*intended_creature(row, records, matching))[0] for _, row in rows])
 
 
-def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[str]:
-    """For each planned picture the id of a real one that is none of its sources."""
+def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[str | None]:
+    """For each planned picture the id of a real one that is none of its sources; None where all pictures are."""
     others = []
     for row in plan.itertuples():
         sources = np.sort(records.index.get_indexer(list(set(row.sources))))
-        drawn = numpy_generator(seed, "floor", row.id).integers(len(records) - len(sources))  # among all but these
+        others_left = len(records) - len(sources)
+        if not others_left:
+            others.append(None)
+            continue
+        drawn = numpy_generator(seed, "floor", row.id).integers(others_left)  # among all but these
         for source in sources:
             drawn += source <= drawn
         others.append(str(records.index[drawn]))
@@ -111,7 +115,9 @@ def score_pictures(
     codes = np.stack(plan["code"])
     paths = [generated_folder / f"{name}.png" for name in plan["id"]]
     real = [data_folder / records.loc[row[0], "path"] for row in plan["sources"]]
-    others = [data_folder / records.loc[i, "path"] for i in random_others(plan, records, seed)]
+    chosen = random_others(plan, records, seed)
+    has_other = np.flatnonzero([other is not None for other in chosen])
+    others = [data_folder / records.loc[chosen[row], "path"] for row in has_other]
     table = plan.assign(
         source_count=plan["sources"].map(len), path=[path.relative_to(data_folder).as_posix() for path in paths]
     )
@@ -141,7 +147,7 @@ def score_pictures(
         ]
     )
     measures = ["emr", "cosim"] + (["judge"] if judge is not None else [])
-    floor = score(every, load_ahead(_batches(others), size), "floors")
+    floor = score(has_other, load_ahead(_batches(others), size), "floors")
     return (
         table.join(score(every, load_ahead(_batches(paths), size), "generated pictures"))
         .join(best[measures].add_suffix("_ceiling"))
@@ -178,15 +184,16 @@ def score_identity(
         real = _load([records.loc[source, "path"] for source in sources], data_folder, size)
         embedded = identity.embed_parts(real, predictor.segment(real)[0])
         rebuilt = (batch["kind"] == "reconstruction").to_numpy()
-        shown = {
-            "": _load(batch["path"], data_folder, size),
-            "_floor": _load([records.loc[i, "path"] for i in others[start : start + BATCH]], data_folder, size),
-        }
+        of_batch = others[start : start + BATCH]
+        has_other = np.array([other is not None for other in of_batch])
+        shown = {"": (np.ones(len(batch), bool), _load(batch["path"], data_folder, size))}
+        if has_other.any():
+            paths = [records.loc[other, "path"] for other in of_batch if other is not None]
+            shown["_floor"] = has_other, _load(paths, data_folder, size)
         if rebuilt.any():
-            shown["_ceiling"] = through_vae(vae, real[origins[rebuilt, 0]])
-        scores = pd.DataFrame(index=batch.index)
-        for suffix, pictures in shown.items():
-            of = rebuilt if suffix == "_ceiling" else np.ones(len(batch), bool)
+            shown["_ceiling"] = rebuilt, through_vae(vae, real[origins[rebuilt, 0]])
+        scores = pd.DataFrame(np.nan, batch.index, [f"part_identity{suffix}" for suffix in ("", "_floor", "_ceiling")])
+        for suffix, (of, pictures) in shown.items():
             cosines = identity.compare(pictures, predictor.segment(pictures)[0], embedded, origins[of])
             scores.loc[of, f"part_identity{suffix}"] = pd.DataFrame(cosines[:, 1:]).mean(axis=1).to_numpy()
         rows.append(scores)

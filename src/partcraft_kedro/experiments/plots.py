@@ -4,6 +4,7 @@ Both are drawn from one description, a list of panels.
 """
 
 from dataclasses import dataclass, field
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
@@ -130,7 +131,7 @@ def draw_stages(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     for row, setting in zip(axes, settings, strict=True):
         of_setting = shown[shown["setting"] == setting].set_index("step")
         row[0].imshow(_load(of_setting["source_path"].iloc[0]))
-        row[0].set_ylabel(_wrap(setting, 20), fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
+        row[0].set_ylabel(_for_print(_wrap(setting, 20)), fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
         for axis, step in zip(row[1:], steps, strict=True):
             if step in of_setting.index:
                 axis.imshow(_load(of_setting.loc[step, "path"]))
@@ -152,6 +153,16 @@ def _load(path: str | Path) -> np.ndarray:
 
 def _wrap(text: str, width: int) -> str:
     return fill(text, width, break_long_words=False)
+
+
+def _for_print(text: str) -> str:
+    """A user's text for matplotlib, to which `$` begins a formula."""
+    return text.replace("$", r"\$")
+
+
+def _for_plotly(text: str) -> str:
+    """A user's text for plotly, which takes HTML."""
+    return escape(text, quote=False).replace("\n", "<br>")
 
 
 def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
@@ -267,15 +278,15 @@ def _draw(panels: list[_Panel]) -> Figure:
             axis.plot([start, end], [value, value], color=_INK, linestyle=_KEYS[name].linestyle, linewidth=1.2)
         axis.set(title=panel.title, xlabel=panel.x_title)
         if panel.ticks:
-            axis.set_xticks(list(panel.ticks), list(panel.ticks.values()), fontsize=8)
+            axis.set_xticks(list(panel.ticks), map(_for_print, panel.ticks.values()), fontsize=8)
         axis.grid(alpha=0.3, axis="y")
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    handles = [
-        Line2D([], [], color=_COLOURS[style], marker=_MARKERS[style], linestyle="none", label=_wrap(label, 40))
-        for label, style in styles.items()
-    ]
+    handles = []
+    for label, style in styles.items():
+        marks = {"color": _COLOURS[style], "marker": _MARKERS[style], "linestyle": "none"}
+        handles.append(Line2D([], [], label=_for_print(_wrap(label, 40)), **marks))
     for name, key in _keys(panels).items():
         marks = {"linestyle": key.linestyle, "marker": key.marker, "markerfacecolor": key.face}
         handles.append(Line2D([], [], color=_INK, label=name, **marks))
@@ -300,13 +311,13 @@ def _plot(panels: list[_Panel]) -> go.Figure:
             figure.add_scatter(x=[start, end], y=[value, value], mode="lines", **line, **hover, **place)
         figure.update_xaxes(title_text=panel.x_title, tickangle=0, row=place["row"], col=place["col"])
         if panel.ticks:
-            texts = [text.replace("\n", "<br>") for text in panel.ticks.values()]
+            texts = list(map(_for_plotly, panel.ticks.values()))
             figure.update_xaxes(tickvals=list(panel.ticks), ticktext=texts, row=place["row"], col=place["col"])
     # The legend is of marks that stand nowhere, so that an entry looks the same whatever the panels hold.
     nowhere = {"x": [None], "y": [None], "showlegend": True}
     for label, style in styles.items():
         marks = {"mode": "markers", "marker_color": _COLOURS[style], "marker_symbol": _PLOTLY_MARKERS[style]}
-        figure.add_scatter(name=_wrap(label, 40).replace("\n", "<br>"), legendgroup=label, **marks, **nowhere)
+        figure.add_scatter(name=_for_plotly(_wrap(label, 40)), legendgroup=label, **marks, **nowhere)
     for name, key in _keys(panels).items():
         marks = {"mode": key.mode, "marker_color": _INK, "marker_symbol": key.symbol, "line_dash": key.dash}
         figure.add_scatter(name=name, legendgroup=name, **marks, **nowhere)
@@ -343,7 +354,7 @@ def _add_series(figure: go.Figure, place: dict, panel: _Panel, series: _Series, 
     known = ~np.isnan(series.published)
     if known.any():
         marks = {"marker_symbol": f"{symbol}-open", "marker_size": 11, "line_dash": "dash", "line_width": 1}
-        hover = {"hovertemplate": f"the paper, {series.label}: %{{y:.3f}}<extra></extra>"}
+        hover = {"hovertemplate": f"the paper, {_for_plotly(series.label)}: %{{y:.3f}}<extra></extra>"}
         of_paper = drawn | marks | hover | {"legendgroup": "the paper"}
         figure.add_scatter(x=series.x[known], y=series.published[known], mode=mode, **of_paper)
 
@@ -352,7 +363,7 @@ def _hover_texts(series: _Series) -> list[str]:
     texts = []
     for mean, low, high in zip(series.mean, series.low, series.high, strict=True):
         interval = "" if np.isnan(low) else f"<br>95% interval {low:.3f} to {high:.3f}"
-        texts.append(f"{series.label}: {mean:.3f}{interval}")
+        texts.append(f"{_for_plotly(series.label)}: {mean:.3f}{interval}")
     return texts
 
 

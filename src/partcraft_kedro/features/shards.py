@@ -13,7 +13,7 @@ from tqdm import tqdm
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.images.records import load_pictures
-from partcraft_kedro.stages import write_file
+from partcraft_kedro.stages import read_file, write_file
 
 
 class _Batches(Dataset):
@@ -98,7 +98,7 @@ class FeatureShards:
     def __iter__(self) -> Iterator[torch.Tensor]:
         start = 0
         for shard in self._shards:
-            features = load_file(shard)["features"].float()
+            features = read_file(shard, load_file)["features"].float()
             stop = start + len(features)
             yield features if self._chosen is None else features[torch.tensor(self._chosen[start:stop])]
             start = stop

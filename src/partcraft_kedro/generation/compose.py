@@ -10,7 +10,7 @@ from partcraft_kedro.randomness import numpy_generator
 def compose_code(codes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
     """Lines 8 to 17 of Algorithm 1: swap one random part in from each further picture, no part twice.
 
-    codes: (N, M+1), the codes of the N source pictures.
+    codes: (N, M+1), the codes of the N source pictures, N at most M+2.
     Returns the composed code (M+1,) and the part taken from each of codes[1:].
     """
     composed = codes[0].copy()
@@ -30,7 +30,8 @@ def plan_pictures(
 
     Columns: `id`; `kind` (`reconstruction` or `composition`); `sources`, record ids, the base first; `swapped`,
     the part taken from each further source; `code`, (M+1,); `prompt`.
-    ids, codes: of the pictures to draw from; compositions: for each number of sources 1..most_sources.
+    ids, codes: of the pictures to draw from; compositions: for each number of sources 1..most_sources, which must be
+    no more than there are pictures, nor than M+1 parts.
     """
     rows = []
     chosen = numpy_generator(seed, "reconstructions").permutation(len(ids))[:reconstructions]

@@ -5,13 +5,15 @@ Every reader returns, one row a picture: `id` (unique, str), `path` (absolute, s
 visible: name, x, y). Every reader raises UserError for a folder that is not what it looked for.
 """
 
+import csv
+import os
 import xml.etree.ElementTree as ElementTree
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.randomness import numpy_generator
@@ -20,6 +22,18 @@ CUB_HOME = "https://data.caltech.edu/records/65de6-vp158"
 DOGS_HOME = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 SIMS4_HOME = "https://huggingface.co/datasets/rocca/sims4-faces"
 
+# By their names; what Pillow reads beyond these are drawings, films, and tables of numbers such as `features.h5`. HEIC
+# counts, although it is not read, so that it is told of and not left out in silence.
+_ENDINGS = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".png", ".apng", ".webp", ".avif", ".gif"),
+    *(".bmp", ".dib", ".tif", ".tiff", ".tga", ".pbm", ".pgm", ".ppm", ".pnm", ".psd", ".qoi"),
+    *(".heic", ".heif", ".hif"),
+}
+# Folders that Synology, QNAP, Windows, macOS and Linux make beside people's own, in lower case.
+_SYSTEM = {
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", ".@__thumb", "$recycle.bin", "recycler"),
+    *("system volume information", "__macosx", "lost+found"),
+}
 
 # What CUB's fifteen keypoints say of five parts (the paper's names; the back and the nape go with the nearest).
 CUB_PARTS = {
@@ -128,7 +142,10 @@ def read_sims4(
 
 
 def read_folder(folder: Path, *, test_fraction: float, seed: int) -> pd.DataFrame:
-    """Anyone's pictures: one folder of them, or a folder for each class, at any depth."""
+    """Anyone's pictures: one folder of them, or a folder for each class, at any depth.
+
+    Links are followed. What is hidden, a system's, or no picture by its name is left out.
+    """
     if not folder.is_dir():
         raise UserError(f"images.folder={str(folder)!r} is not a folder: name one with pictures in it.")
     groups: dict[str, list[Path]] = {}
@@ -154,23 +171,66 @@ def _split_classes(folder: Path, groups: dict[str, list[Path]], test_fraction: f
 
 
 def _pictures_under(folder: Path) -> list[Path]:
-    Image.init()
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes - {".pdf", ".mpg", ".mpeg"} and not path.name.startswith(".")
-    )
+    """Pictures by their names, at any depth, in order.
+
+    Each folder is gone through once, by its own path rather than by a link to it: links may lead in circles.
+    """
+    found, seen, waiting = [], set(), deque([folder])
+    while waiting:
+        within = waiting.popleft()
+        if within.resolve() in seen:
+            continue
+        seen.add(within.resolve())
+        for path in within.iterdir():
+            if path.name.startswith(".") or path.name.lower() in _SYSTEM:
+                continue
+            if path.is_dir():
+                (waiting.append if path.is_symlink() else waiting.appendleft)(path)
+            # A link that leads nowhere is kept, to be set aside by name; a pipe would be waited for.
+            elif path.suffix.lower() in _ENDINGS and (path.is_file() or path.is_symlink()):
+                found.append(path)
+    found.sort()
+    if unreadable := [path for path in found if not _is_text(path)]:
+        raise UserError(
+            f"The name {os.fsencode(unreadable[0])!r} is not UTF-8, one of {len(unreadable)} such in {folder}: rename "
+            "them, for example with `convmv -r -f latin1 -t utf8 --notest`."
+        )
+    return found
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8, which no table can hold
+        return False
+    return True
 
 
 def _groups_of_table(folder: Path, labels: Path) -> dict[str, list[Path]]:
+    named = f"images.labels={str(labels)!r}"
     try:
-        table = pd.read_csv(labels, dtype=str)
-    except (OSError, ValueError) as error:
-        raise UserError(f"images.labels={str(labels)!r} cannot be read as CSV ({error}).") from error
-    if not {"file", "class"} <= set(table.columns):
-        raise UserError(f"images.labels={str(labels)!r} needs the columns `file` and `class`, has {list(table)}.")
-    return {name: [folder / file for file in sorted(rows["file"])] for name, rows in table.dropna().groupby("class")}
+        with labels.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns, rows = list(reader.fieldnames or []), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{named} cannot be read as CSV ({error}).") from error
+    if not {"file", "class"} <= set(columns):
+        raise UserError(f"{named} needs the columns `file` and `class`, has {columns}.")
+    if not rows:
+        raise UserError(f"{named} lists no picture.")
+    classes: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        if None in row or not row["file"] or not row["class"]:
+            raise UserError(f"{named}, row {number}, should have {len(columns)} values, a file and a class among them.")
+        file = Path(row["file"]).as_posix()  # `./a.png` is `a.png`
+        if file in classes:
+            raise UserError(f"{named} lists {file!r} twice.")
+        classes[file] = row["class"]
+    _refuse_outside(labels, list(classes))
+    groups: dict[str, list[Path]] = {}
+    for file, name in sorted(classes.items()):
+        groups.setdefault(name, []).append(folder / file)
+    return groups
 
 
 def _require(folder: Path, names: list[str], dataset: str, home: str) -> None:
@@ -231,9 +291,9 @@ def _read_file_list(path: Path) -> list[str]:
 
 
 def _refuse_outside(path: Path, names: list[str]) -> None:
-    unsafe = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
+    unsafe = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
     if unsafe:
-        raise UserError(f"{path} names {unsafe[0]!r}, which lies outside of the dataset.")
+        raise UserError(f"{path} names {unsafe[0]!r}, which lies outside of the dataset or is not relative to it.")
 
 
 def _annotated_box(path: Path) -> list[float] | None:

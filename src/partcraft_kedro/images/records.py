@@ -8,34 +8,93 @@ their pose, photographs a box and keypoints where the publisher gives them.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
+
+# Pillow refuses twice as many as bombs: a gigapixel, which nothing but JPEG, decoded reduced, may come near.
+Image.MAX_IMAGE_PIXELS = 2**29
+_MOST_PIXELS = 180_000_000  # that are decoded whole, 4 bytes each
+_HANDFUL = 5  # broken pictures that stop no run as long as most are good, whatever their share
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftyphevc", b"ftyphevx")  # whatever a file's name says
 
 
 def open_picture(path: Path) -> Image.Image:
     """Decode whole, upright, in RGB; transparency on white, the first frame of an animation.
 
-    Raises UserError naming the file if it cannot be decoded.
+    A JPEG of more than 180 megapixels is decoded at a half, a quarter or an eighth of its size, so that fewer are left.
+    Raises UserError naming the file if it cannot be decoded, or is larger and no JPEG.
     """
+    return _decode(path)[0]
+
+
+def _decode(path: Path) -> tuple[Image.Image, tuple[int, int]]:
+    """`open_picture`, and the picture's true width and height, upright."""
     try:
         with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
-                upright = Image.fromarray((np.asarray(upright) / 257).astype(np.uint8))
+            width, height = opened.size
+            _reduce(opened)
+            upright = _turn_upright(opened)
+            if upright.size != opened.size:  # turned, and no square
+                width, height = height, width
+            if upright.mode.startswith(("I", "F")):  # Pillow would clip them to white, or to black
+                upright = _to_eight_bits(upright)
             if upright.has_transparency_data:
                 layers = Image.new("RGBA", upright.size, "white"), upright.convert("RGBA")
                 upright = Image.alpha_composite(*layers)
-            return upright.convert("RGB")
+            return upright.convert("RGB"), (width, height)
     except FileNotFoundError:
         raise UserError(f"Picture {path} is missing: restore it, or delete its folder to have it made again.") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise UserError(f"Picture {path} cannot be decoded ({error}): replace or remove it.") from error
+    except Exception as error:  # Pillow's many readers raise whatever they stumble over
+        if _is_heic(path):
+            raise UserError(
+                f"Picture {path} is in HEIC, which is not read here: convert it to JPEG, for example with `magick "
+                "mogrify -format jpg *.heic`, and move the original elsewhere."
+            ) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"Picture {path} cannot be decoded ({reason}): replace or remove it.") from error
+
+
+def _reduce(opened: Image.Image) -> None:
+    """Have a huge picture decoded smaller, which JPEG's cosines allow; raises ValueError for others."""
+    width, height = opened.size
+    scale = 1
+    while width * height > _MOST_PIXELS * scale**2:
+        scale *= 2
+    if scale > 1 and opened.draft(None, (width // scale, height // scale)) is None:
+        raise ValueError(
+            f"of {width * height / 1e6:.0f} megapixels, and only JPEG may have more than {_MOST_PIXELS / 1e6:.0f}"
+        )
+
+
+def _turn_upright(opened: Image.Image) -> Image.Image:
+    """As EXIF says, if it can be read: most programs show a picture whose EXIF is damaged."""
+    opened.load()
+    try:
+        return ImageOps.exif_transpose(opened)
+    except Exception:
+        return opened
+
+
+def _to_eight_bits(picture: Image.Image) -> Image.Image:
+    """Of 16 bits white is 65,535; of floats 1, or the brightest value beyond it."""
+    values = np.nan_to_num(np.asarray(picture, np.float64), posinf=0, neginf=0)
+    white = max(values.max(), 1) if picture.mode == "F" else 65535
+    return Image.fromarray((values.clip(0, white) / (white / 255)).astype(np.uint8))
+
+
+def _is_heic(path: Path) -> bool:
+    if path.suffix.lower() in (".heic", ".heif", ".hif"):
+        return True
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(12)[4:] in _HEIC
+    return False
 
 
 def load_picture(path: Path, size: int) -> np.ndarray:
@@ -80,12 +139,13 @@ def check_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tu
 
     records: with `sha256`. Returns (records, quarantine). Records gain `width` and `height` in pixels, upright, and
     `duplicate_of`, the id of the first picture with the same bytes; quarantine has columns id, path, reason.
-    Raises UserError if more than the share `worst` (0..1) is broken.
+    Raises UserError if more than the share `worst` (0..1) is broken, or all are. Unless `worst` is 0, five broken
+    pictures may always be set aside, as long as they are less than half: one of twelve is 8%.
     """
 
     def examine(path: str) -> tuple[int, int, str | None]:
         try:
-            return *open_picture(data_folder / path).size, None
+            return *_decode(data_folder / path)[1], None
         except UserError as error:
             return 0, 0, str(error)
 
@@ -93,10 +153,12 @@ def check_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tu
         examined = tqdm(pool.map(examine, records["path"]), total=len(records), desc="check pictures", leave=False)
         seen = pd.DataFrame(list(examined), columns=["width", "height", "reason"], index=records.index)
     broken = seen["reason"].notna()
-    if broken.sum() > worst * len(records):
+    few = min(_HANDFUL, (len(records) - 1) // 2) if worst else 0
+    if broken.all() or broken.sum() > max(worst * len(records), few):
+        allowed = "" if broken.all() else f", more than images.worst_broken_share={worst:g} allows"
         raise UserError(
-            f"{broken.sum()} of {len(records)} pictures are broken, more than images.worst_broken_share="
-            f"{worst:g} allows; the first: {seen.loc[broken, 'reason'].iloc[0]}"
+            f"{broken.sum()} of {len(records)} pictures are broken{allowed}; the first: "
+            f"{seen.loc[broken, 'reason'].iloc[0]}"
         )
     firsts = records[~broken].groupby("sha256")["id"].transform("first")
     kept = records[~broken].assign(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.parts.kmeans import cosine_kmeans
 from partcraft_kedro.parts.predictor import PartPredictor, foreground_of, part_means, part_points
 from partcraft_kedro.randomness import numpy_generator
@@ -28,9 +29,10 @@ def discover_parts(
 ) -> PartPredictor:
     """Fit a predictor. `features` can be gone through many times, (pictures, patches, width) a step.
 
-    discovery: `plain`, `centred` or `published`, see `part_points`; parts: M; variants: K, at most, for each part and
-    the background; starts and iterations: of k-means; least_patches: a part smaller than this counts as absent;
-    extractor: what `FeatureExtractor` takes to make these features.
+    discovery: `plain`, `centred` or `published`, see `part_points`; parts: M, at most; variants: K, at most, for each
+    part and the background; starts and iterations: of k-means; least_patches: a part smaller than this counts as
+    absent; extractor: what `FeatureExtractor` takes to make these features.
+    Raises UserError if no patch of any picture is foreground, as of pictures of one colour.
     """
     options = {"starts": starts, "iterations": iterations, "seed": seed}
     fitted = _some_pictures(features, _PUBLISHED_PICTURES, seed) if discovery == "published" else features
@@ -43,12 +45,15 @@ def discover_parts(
             of_chunk = part_points(chunk, foreground, discovery)
             yield of_chunk.flatten(0, 1) if discovery == "published" else of_chunk[foreground]
 
+    if not any(foreground_of(chunk, scene).any() for chunk in fitted):
+        raise UserError("The training pictures show nothing but background: parts are found in pictures of something.")
     if discovery == "published":  # one cluster more, which the constant background takes
         part_centroids = cosine_kmeans(points, parts + 1, purpose="parts", **options)
         constant = part_centroids.sum(-1).argmin()
         part_centroids = part_centroids[torch.arange(len(part_centroids)) != constant]
     else:
         part_centroids = cosine_kmeans(points, parts, purpose="parts", **options)
+    parts = len(part_centroids)  # fewer than asked for where there are fewer patches
     predictor = PartPredictor(
         scene, part_centroids, [], discovery=discovery, features=extractor, least_patches=least_patches
     )

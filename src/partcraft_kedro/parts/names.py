@@ -7,7 +7,7 @@ import yaml
 
 from partcraft_kedro.errors import UserError
 
-_USABLE = re.compile(r"[^\W\d_][\w '-]*")  # what fits between `<` and `:` of a token
+_USABLE = re.compile(r"[^\W\d_][\w '-]{0,39}")  # what fits between `<` and `:` of a token, and under a figure
 
 
 def name_parts(count: int, known: dict[int, str]) -> list[str]:
@@ -30,16 +30,16 @@ def read_names(path: Path, count: int) -> dict[int, str]:
     """
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"parts.names={path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict) or not content:
         raise UserError(f"parts.names={path} should have lines such as `1: head`.")
     for label, name in content.items():
-        if not isinstance(label, int) or not 0 <= label < count:
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < count:
             raise UserError(f"parts.names={path} names part {label!r}, but parts go from 0 to {count - 1}.")
         if not isinstance(name, str) or not _USABLE.fullmatch(name):
-            raise UserError(f"parts.names={path} calls part {label} {name!r}: a name is a letter, then letters, "
-                            "digits, spaces, ' and -.")  # fmt: skip
+            raise UserError(f"parts.names={path} calls part {label} {name!r}: a name is a letter, then at most 39 "
+                            "letters, digits, spaces, ' and -.")  # fmt: skip
     repeated = [name for name in content.values() if list(content.values()).count(name) > 1]
     if repeated:
         raise UserError(f"parts.names={path} gives the name {repeated[0]!r} to several parts.")

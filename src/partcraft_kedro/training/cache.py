@@ -13,7 +13,7 @@ from tqdm import tqdm
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.records import load_ahead
 from partcraft_kedro.images.tensors import to_vae
-from partcraft_kedro.stages import write_file
+from partcraft_kedro.stages import read_file, write_file
 
 _SHARD = 32  # pictures a file
 _BATCH = 4  # pictures given to the VAE at once: more are slower on a CPU
@@ -39,7 +39,7 @@ class TrainingCache:
     @classmethod
     def load(cls, folder: Path, label_maps: np.ndarray, codes: Sequence[np.ndarray]) -> "TrainingCache":
         """Map what `write_latents` wrote. label_maps: (n, grid, grid) uint8; codes: n of (M+1,)."""
-        shards = [load_file(shard) for shard in sorted(folder.glob("latents-*.safetensors"))]
+        shards = [read_file(shard, load_file) for shard in sorted(folder.glob("latents-*.safetensors"))]
         maps = torch.from_numpy(label_maps)
         return cls(
             mean=[shard["mean"] for shard in shards],

@@ -1,5 +1,6 @@
 """Evaluation: discovered parts against the true masks, generated pictures against what they should show."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 
 from partcraft_kedro.assets import TINY, model_fingerprint
 from partcraft_kedro.options import BaseModelOptions, DataOptions, EvaluateOptions, FeaturesOptions
-from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_json
+from partcraft_kedro.stages import Stage, fingerprint_of, read_file, write_file, write_json
 
 
 def score_pictures(
@@ -32,6 +33,9 @@ def score_pictures(
             "part_predictor": fingerprint_of(part_predictor),
             "matching": fingerprint_of(discovery_scores["matching"]),
             "judge": fingerprint_of(TINY / "judge"),
+            "records": fingerprint_of(records),
+            "base": model_fingerprint(base.model, "base", "base.model", data.digests),
+            "features": model_fingerprint(features.model, "feature_extractor", "features.model", data.digests),
             **_weights(evaluate, data),
         },
     ) as stage:
@@ -93,9 +97,7 @@ def score_pictures(
             write_file(table, rows.to_parquet)
             write_json(summary, result)
             stage.finish()
-    import json
-
-    return pd.read_parquet(table), json.loads(summary.read_text())
+    return read_file(table, pd.read_parquet), read_file(summary, lambda path: json.loads(path.read_text()))
 
 
 def _weights(evaluate: EvaluateOptions, data: DataOptions) -> dict[str, str]:

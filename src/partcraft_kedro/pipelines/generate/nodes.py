@@ -1,5 +1,6 @@
 """Generation: plan reconstructions and compositions, then sample them."""
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -9,23 +10,34 @@ from partcraft_kedro.generation.compose import plan_pictures as plan
 from partcraft_kedro.options import BaseModelOptions, DataOptions, GenerateOptions
 from partcraft_kedro.stages import Stage, fingerprint_of
 
+_logger = logging.getLogger(__name__)
+
 
 def plan_pictures(prompts: pd.DataFrame, generate: GenerateOptions) -> pd.DataFrame:
     """Choose the pictures to reconstruct and the parts to compose."""
     chosen = prompts[prompts["split"] == generate.split]
-    if len(chosen) < generate.most_sources:
+    if chosen.empty:
         raise UserError(
-            f"generate.most_sources={generate.most_sources} needs that many pictures in the split "
-            f"{generate.split!r}, which has {len(chosen)}."
+            f"generate.split={generate.split!r} has no pictures: give generate.split=train, or a larger "
+            "images.test_fraction, or more pictures."
         )
     import numpy as np
 
+    codes = np.stack(chosen["code"])
+    # Each source gives at least one part, the base too.
+    most_sources = min(generate.most_sources, *codes.shape)
+    if most_sources < generate.most_sources:
+        _logger.warning(
+            "Compositions are of at most %d instead of generate.most_sources=%d sources: the split %r has %d pictures "
+            "of %d parts, the background included.",
+            *(most_sources, generate.most_sources, generate.split, *codes.shape),
+        )
     return plan(
         list(chosen["id"]),
-        np.stack(chosen["code"]),
+        codes,
         reconstructions=generate.reconstructions,
         compositions=generate.compositions,
-        most_sources=generate.most_sources,
+        most_sources=most_sources,
         seed=generate.seed,
     )
 
@@ -43,7 +55,11 @@ def generate_pictures(
         data.layer("07_model_output"),
         "pictures",
         version=3,
-        options={"sampling": generate.sampling.model_dump(), "seed": generate.seed, "precision": base.precision},
+        options={
+            "sampling": generate.sampling.model_dump(exclude={"batch_size"}),
+            "seed": generate.seed,
+            "precision": base.precision,
+        },
         inputs={"plan": fingerprint_of(picture_plan), "adapter": fingerprint_of(adapter, data.digests)},
     ) as stage:
         if not stage.finished:

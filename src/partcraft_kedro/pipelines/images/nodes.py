@@ -12,7 +12,7 @@ from partcraft_kedro.images import readers
 from partcraft_kedro.images import records as library
 from partcraft_kedro.options import DataOptions, ImagesOptions
 from partcraft_kedro.randomness import numpy_generator
-from partcraft_kedro.stages import Stage, fingerprint_of, write_file
+from partcraft_kedro.stages import Stage, fingerprint_of, read_file, write_file
 
 
 def download_pictures(images: ImagesOptions, data: DataOptions) -> dict:
@@ -29,26 +29,28 @@ def read_pictures(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
     """Draw a world, or find it drawn; or read the records of photographs."""
     if images.source in WORLDS:
         return _draw_world(images, data)
-    folder = _folder(images, data)
-    if images.source == "cub":
-        records = readers.read_cub(folder)
-    elif images.source == "dogs":
-        records = readers.read_dogs(folder)
-    elif images.source == "sims4":
-        records = readers.read_sims4(
-            folder,
-            labels=images.labels,
-            pictures_per_class=images.pictures_per_class,
-            test_fraction=images.test_fraction,
-            seed=images.seed,
-        )
-    else:
-        records = readers.read_folder(folder, test_fraction=images.test_fraction, seed=images.seed)
+    try:
+        records = _read_photographs(_folder(images, data), images)
+    except OSError as error:
+        reason = f"{error.filename} cannot be read ({error.strerror})"
+        raise UserError(f"{reason}: let it be read, or move it out of images.folder.") from error
     inside = data.folder.absolute()
     paths = [Path(path) for path in records["path"]]
     return records.assign(
         path=[(path.relative_to(inside) if path.is_relative_to(inside) else path).as_posix() for path in paths]
     )
+
+
+def _read_photographs(folder: Path, images: ImagesOptions) -> pd.DataFrame:
+    if images.source == "cub":
+        return readers.read_cub(folder)
+    if images.source == "dogs":
+        return readers.read_dogs(folder)
+    split = {"test_fraction": images.test_fraction, "seed": images.seed}
+    if images.source == "sims4":
+        labels = images.labels and images.labels.expanduser()
+        return readers.read_sims4(folder, labels=labels, pictures_per_class=images.pictures_per_class, **split)
+    return readers.read_folder(folder, **split)
 
 
 def _folder(images: ImagesOptions, data: DataOptions) -> Path:
@@ -66,7 +68,7 @@ def _draw_world(images: ImagesOptions, data: DataOptions) -> pd.DataFrame:
             records = draw_dataset(images.source, stage.folder, data.folder, **options)
             write_file(table, records.to_parquet)
             stage.finish()
-    return pd.read_parquet(table)
+    return read_file(table, pd.read_parquet)
 
 
 def check_pictures(
@@ -87,7 +89,13 @@ def check_pictures(
             write_file(kept, records.to_parquet)
             write_file(broken, quarantine.to_parquet)
             stage.finish()
-    return pd.read_parquet(kept), pd.read_parquet(broken)
+    records = read_file(kept, pd.read_parquet)
+    if not (records["split"] == "train").any():
+        raise UserError(
+            f"None of {len(records)} whole pictures is there to learn from: give a smaller images.test_fraction, which "
+            f"is {images.test_fraction:g}, or more pictures."
+        )
+    return records, read_file(broken, pd.read_parquet)
 
 
 def draw_contact_sheet(records: pd.DataFrame, quarantine: pd.DataFrame, data: DataOptions) -> Figure:

@@ -11,7 +11,7 @@ from partcraft_kedro.images import readers
 from partcraft_kedro.images.records import load_pictures
 from partcraft_kedro.options import DataOptions, EvaluateOptions, PartsOptions
 from partcraft_kedro.randomness import numpy_generator
-from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_folder
+from partcraft_kedro.stages import Stage, fingerprint_of, read_file, write_file, write_folder
 
 _SHOWN = 128  # pixels of a picture in a figure
 _VARIANTS, _CROPS = 6, 5  # shown of each part, and of each variant
@@ -72,14 +72,12 @@ def label_pictures(
             by_id = pd.DataFrame({"id": records["id"], "code": codes, "cosine": cosines})
             write_file(table, by_id.to_parquet)
             stage.finish()
-    return folder, pd.read_parquet(table)
+    return folder, read_file(table, pd.read_parquet)
 
 
 def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, data: DataOptions) -> dict:
     """How good the parts are, against what is known of the pictures: true masks, or keypoints, boxes and classes."""
-    from safetensors.numpy import load_file
-
-    found = load_file(part_masks / "masks.safetensors")["label_maps"]
+    found = _label_maps(part_masks)
     if "mask_path" in records:
         return _score_against_masks(records, found, data)
     return _score_photographs(records, found, codes)
@@ -144,11 +142,9 @@ def draw_part_maps(
     data: DataOptions,
 ) -> Figure:
     """Random pictures with their part maps and codes (the paper's Fig. 1)."""
-    from safetensors.numpy import load_file
-
     chosen = numpy_generator(evaluate.seed, "part maps").permutation(len(records))[: evaluate.examples]
     shown = records.iloc[sorted(chosen)]
-    label_maps = load_file(part_masks / "masks.safetensors")["label_maps"][shown.index]
+    label_maps = _label_maps(part_masks)[shown.index]
     pictures = load_pictures([data.folder / path for path in shown["path"]], _SHOWN)
     of_shown = np.stack(codes.set_index("id").loc[shown["id"], "code"])
     return figures.draw_part_maps(pictures, label_maps, of_shown, _headings(part_names))
@@ -158,9 +154,7 @@ def draw_variants(
     records: pd.DataFrame, codes: pd.DataFrame, part_masks: Path, part_names: dict[int, str], data: DataOptions
 ) -> Figure:
     """For each part its commonest variants, each by crops of the pictures that are nearest to its centroid."""
-    from safetensors.numpy import load_file
-
-    label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
+    label_maps = _label_maps(part_masks)
     code, cosine = np.stack(codes["code"]), np.stack(codes["cosine"])
     sheets = []
     for part, heading in zip(part_names, _headings(part_names), strict=True):
@@ -174,6 +168,13 @@ def draw_variants(
             rows.append((f"[{part},{variant}]\n{count}×", crops))
         sheets.append((heading, rows))
     return figures.draw_variants(sheets, _CROPS)
+
+
+def _label_maps(part_masks: Path) -> np.ndarray:
+    """(n, grid, grid) uint8."""
+    from safetensors.numpy import load_file
+
+    return read_file(part_masks / "masks.safetensors", load_file)["label_maps"]
 
 
 def _headings(part_names: dict[int, str]) -> list[str]:

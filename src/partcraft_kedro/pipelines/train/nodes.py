@@ -57,7 +57,8 @@ def train_adapter(
         data.layer("06_models"),
         "training",
         version=4,
-        options=options.model_dump(exclude=_SILENT) | {"precision": base.precision},
+        options=options.model_dump(exclude=_SILENT)
+        | {"precision": base.precision, "sampling": generate.sampling.model_dump(exclude={"batch_size"})},
         inputs={
             "latents": latents["fingerprint"],
             "prompts": fingerprint_of(prompts),
