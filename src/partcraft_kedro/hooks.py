@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,10 +46,11 @@ class PartCraftHooks:
             logging.getLogger(name).setLevel(logging.ERROR)
         options = catalog.load("parameters")
         refuse_unknown_groups(options)
+        flat = flatten(options)
+        _do_without_hub(str(flat[name]) for name in ("base.model", "features.model", "evaluate.part_identity"))
         if mlflow := active_mlflow():
             # Where data lie is no part of what a run is, and a sweep may be gone on with elsewhere.
-            flat = {name: str(value)[:500] for name, value in flatten(options).items() if not name.startswith("data.")}
-            mlflow.log_params(flat)
+            mlflow.log_params({name: str(value)[:500] for name, value in flat.items() if not name.startswith("data.")})
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -116,6 +118,18 @@ def _refuse_unusable(address: str) -> None:
                 f"MLflow's server at {address} does not answer ({error}): start it, or unset MLFLOW_TRACKING_URI to "
                 "keep runs in the project's own database."
             ) from error
+
+
+def _do_without_hub(models: Iterable[str]) -> None:
+    """If models have hub ids and the hub does not answer, look for them on this machine alone: else each of their
+    files would be asked for again and again, for half a minute."""
+    if "HF_HUB_OFFLINE" in os.environ or all(name.count("/") != 1 or Path(name).exists() for name in models):
+        return
+    try:
+        requests.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)
+    except requests.RequestException as error:
+        _logger.warning("The hub does not answer, models are looked for on this machine alone (%s).", error)
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when a stage imports the library, and not before
 
 
 def _follow_artifacts(address: str, place: str) -> None:
