@@ -1,8 +1,13 @@
-# Every target sets up what it needs, once.
-PYTHON ?= python3.11
+# Every target sets up what it needs, once for each place that the project lies in: an environment cannot be moved.
+SUPPORTED := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
+	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
 
 .PHONY: demo test bench lint viz mlflow clean
 
@@ -38,6 +43,8 @@ clean:
 	rm -rf $(VENV) mlflow.db mlruns mlartifacts .viz
 
 $(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with venv is needed, and is none of python3.12, python3.11, \
+	python3: install one, or name it with make PYTHON=<path>."; exit 1; }
+	test "$$(cat $@ 2>/dev/null)" = "$(CURDIR)" || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	echo "$(CURDIR)" > $@

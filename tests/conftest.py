@@ -1,14 +1,29 @@
 """Shared by all tests."""
 
 import os
+from pathlib import Path
 
 import pytest
+from kedro_project import lay_out
 
 # No test talks to a network or leaves a trace outside its own folder.
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Two workers run tests at once: more threads than cores would make each of them crawl.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in [name for name in os.environ if name.startswith(("PARTCRAFT_", "MLFLOW_", "KEDRO_"))]:
+    del os.environ[name]  # the user's own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory):
+    """Tests work in a project of their own, and not in the user's."""
+    folder = tmp_path_factory.mktemp("project")
+    lay_out(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
 
 
 @pytest.fixture

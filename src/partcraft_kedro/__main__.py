@@ -7,9 +7,9 @@ from kedro.framework.project import configure_project
 
 def main() -> None:
     configure_project(Path(__file__).parent.name)
-    from partcraft_kedro.cli import run
+    from partcraft_kedro.cli import plainly, run
 
-    run()
+    plainly(run)()
 
 
 if __name__ == "__main__":

@@ -1,39 +1,97 @@
-"""The project's commands, with a user's mistakes told in one sentence: Kedro's own `run`, and `sweep`."""
+"""The project's commands: Kedro's own and its plugins', and `sweep`. A user's mistake is told in one sentence."""
 
+import copy
 import errno
-import functools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import click
 import yaml
+from kedro.framework.cli.cli import project_commands
 from kedro.framework.cli.project import run
-from kedro.framework.cli.utils import CONTEXT_SETTINGS
+from kedro.framework.cli.utils import CONTEXT_SETTINGS, load_entry_points
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.options import GROUPS
+from partcraft_kedro.stopping import stoppable
 
 
-@click.group(context_settings=CONTEXT_SETTINGS, name="partcraft-kedro")
+class _Commands(click.Group):
+    """This project's commands and, in front of Kedro's and its plugins', the same ones that tell mistakes plainly."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        found = super().get_command(context, name)
+        for group in (*load_entry_points("project"), project_commands):
+            found = found or group.get_command(context, name)
+        return found and plainly(found)
+
+
+@click.group(cls=_Commands, context_settings=CONTEXT_SETTINGS, name="partcraft-kedro")
 def cli() -> None:
     """PartCraft: discover parts, learn them, recompose them, measure the result."""
 
 
-def _plainly(command: Callable) -> Callable:
-    """Turn the errors that a user can mend into one line and exit code 1."""
+def plainly(command: click.Command) -> click.Command:
+    """A command, or each of a group's, that looks at the names it is given before it does anything, and turns the
+    errors that a user can mend into one line and exit code 1."""
+    command = copy.copy(command)
+    if isinstance(command, click.Group):
+        get = command.get_command
+        command.get_command = lambda context, name: (found := get(context, name)) and plainly(found)
+    else:
+        invoke = command.invoke
+        command.invoke = lambda context: _invoke_plainly(invoke, context)
+    return command
 
-    @functools.wraps(command)
-    def wrapped(*arguments: object, **options: object) -> object:
-        try:
-            return command(*arguments, **options)
-        except Exception as error:
-            sentence = _sentence(error)
-            if sentence is None:
-                raise
-            raise click.ClickException(sentence) from error
 
-    return wrapped
+def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Context) -> Any:
+    # As an activated environment has it: `kedro mlflow ui` starts `mlflow`.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    try:
+        _refuse_unknown_names(context.params)
+        return invoke(context)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        raise click.ClickException(sentence) from error
+
+
+def _refuse_unknown_names(options: dict[str, Any]) -> None:
+    """Raise UserError for an environment, a pipeline, a tag or a node that there is not.
+
+    `kedro viz run` would wait ten minutes for a server that has died of it.
+    """
+    from kedro.framework.project import pipelines, settings
+
+    from partcraft_kedro.settings import project_folder
+
+    def given(*parameters: str) -> list[str]:
+        values = [options.get(parameter) or () for parameter in parameters]
+        return [name for value in values for name in ([value] if isinstance(value, str) else value)]
+
+    environment = options.get("env") or os.environ.get("KEDRO_ENV")
+    conf = Path(options.get("conf_source") or project_folder() / settings.CONF_SOURCE)
+    if environment and conf.is_dir() and not (conf / environment).is_dir():
+        raise unknown("environment", environment, (path.name for path in conf.iterdir() if path.is_dir()))
+    chosen = given("pipeline", "pipelines")
+    for name in chosen:
+        if name not in pipelines:
+            raise unknown("pipeline", name, set(pipelines) - {"__default__"})
+    tags, nodes = given("tags"), given("node_names", "from_nodes", "to_nodes")
+    if tags or nodes:
+        there = [node for name in chosen or ["__default__"] for node in pipelines[name].nodes]
+        for kind, names, known in (
+            ("tag", tags, {tag for node in there for tag in node.tags}),
+            ("node", nodes, {node.name for node in there}),
+        ):
+            for name in names:
+                if name not in known:
+                    raise unknown(kind, name, known)
 
 
 def _sentence(error: BaseException) -> str | None:
@@ -49,6 +107,8 @@ def _sentence(error: BaseException) -> str | None:
             return "The disk is full: free some space and run the same command again; finished work is kept."
         if "database is locked" in str(cause):
             return "MLflow's database is in use by other runs: run the same command again; finished work is kept."
+        if type(cause).__module__.startswith("requests."):  # MLflow's server, in the middle of a run
+            return f"The network failed ({cause}): run the same command again; finished work is kept."
         if type(cause).__module__.partition(".")[0] in ("sqlalchemy", "alembic"):
             import mlflow
 
@@ -79,19 +139,60 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _params(context: click.Context, parameter: click.Parameter, given: str | dict) -> dict[str, Any]:
+    """`train.rank=2,images.folder=/my pictures, all` as a tree of options: only a comma before the next option ends a
+    value. A dictionary is from `--config`."""
+    if isinstance(given, dict):
+        return given
+    tree: dict[str, Any] = {}
+    for item in re.split(r",(?=\s*[\w.]+\s*=)", given) if given else []:
+        option, equals, text = (part.strip() for part in item.partition("="))
+        if not (option and equals):
+            raise click.BadParameter(f"{item!r} is not of the form train.steps=200", context, parameter)
+        *groups, name = option.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+            if not isinstance(branch, dict):
+                raise click.BadParameter(f"{group} has both a value and options of its own", context, parameter)
+        branch[name] = _value(option, text, context, parameter)
+    return tree
+
+
+def _value(option: str, text: str, context: click.Context, parameter: click.Parameter) -> Any:
+    """What is meant by an option's value: names and paths are as they stand, all else is YAML."""
+    if _is_text(option) and text != "null":
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise click.BadParameter(f"{option}={text} has a value that cannot be read", context, parameter) from error
+
+
+def _is_text(option: str) -> bool:
+    """Whether an option's value may be any text, such as a path."""
+    group, *names = option.split(".")
+    kind: Any = GROUPS.get(group)
+    for name in names:
+        field = getattr(kind, "model_fields", {}).get(name)
+        kind = field.annotation if field else None
+
+    def types(annotation: Any) -> set[Any]:
+        return {annotation}.union(*map(types, get_args(annotation)))
+
+    return bool({str, Path} & types(kind))
+
+
 def _grid(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, list]:
     """`train.rank=2,4` as {"train.rank": [2, 4]}."""
     grid = {}
     for item in given:
-        option, _, values = item.replace(" ", "").partition("=")
-        if not option or not all(values.split(",")):
+        option, _, values = (part.strip() for part in item.partition("="))
+        if not option or not all(value.strip() for value in values.split(",")):
             raise click.BadParameter(f"{item!r} is not of the form train.rank=2,4,8", context, parameter)
         if option in grid:
             raise click.BadParameter(f"{option} is given twice", context, parameter)
-        try:
-            grid[option] = [yaml.safe_load(value) for value in values.split(",")]
-        except yaml.YAMLError as error:
-            raise click.BadParameter(f"{item!r} has a value that cannot be read", context, parameter) from error
+        grid[option] = [_value(option, value.strip(), context, parameter) for value in values.split(",")]
     return grid
 
 
@@ -118,12 +219,12 @@ def _print_sweep(folder: Path) -> None:
     Console().print(table)
 
 
-@click.command(params=[option for option in run.params if option.name in ("env", "params")])
+@cli.command(params=[option for option in run.params if option.name in ("env", "params")])
 @click.argument("names", nargs=-1)
 @click.option("--grid", "-g", multiple=True, callback=_grid, help="An option's values: train.rank=2,4,8. Repeatable.")
 @click.option("--seeds", callback=_seeds, help="Values of train.seed, 0,1,2 unless conf/ says otherwise.")
 @click.option("--parallel", type=click.IntRange(min=1), help="Points at once; default: one on each GPU, else one.")
-@_plainly
+@stoppable()
 def sweep(
     names: tuple[str, ...], env: str | None, params: dict, grid: dict, seeds: list[int], parallel: int | None
 ) -> None:
@@ -156,6 +257,10 @@ def sweep(
         raise UserError(" ".join(failures))
 
 
-run.callback = _plainly(run.callback)
-cli.add_command(run)
-cli.add_command(sweep)
+run.callback = stoppable()(run.callback)
+for _option in run.params:
+    if _option.name == "params":
+        _option.callback = _params
+        _option.help = "Options: train.steps=200,images.folder=/my/pictures. In a file: --config."
+for _group in load_entry_points("global"):  # Kedro looks for commands there first: `kedro viz`
+    _group.commands = {name: plainly(command) for name, command in _group.commands.items()}

@@ -4,11 +4,16 @@ import contextlib
 import json
 import logging
 import os
+import sqlite3
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pandas as pd
+import requests
 from filelock import FileLock
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -17,8 +22,11 @@ from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from partcraft_kedro.assets import resolve_base
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.options import flatten, refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
+
+_logger = logging.getLogger(__name__)
 
 
 class PartCraftHooks:
@@ -39,12 +47,13 @@ class PartCraftHooks:
             logging.getLogger(name).setLevel(logging.ERROR)
         options = catalog.load("parameters")
         refuse_unknown_groups(options)
+        flat = flatten(options)
+        _do_without_hub(str(flat[name]) for name in ("base.model", "features.model", "evaluate.part_identity"))
         if "params:base" in pipeline.inputs():  # hours may pass before it is loaded
             resolve_base(options["base"].model)
         if mlflow := active_mlflow():
             # Where data lie is no part of what a run is, and a sweep may be gone on with elsewhere.
-            flat = {name: str(value)[:500] for name, value in flatten(options).items() if not name.startswith("data.")}
-            mlflow.log_params(flat)
+            mlflow.log_params({name: str(value)[:500] for name, value in flat.items() if not name.startswith("data.")})
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -82,13 +91,75 @@ class FlatMlflowHook(MlflowHook):
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Connect to MLflow, one run at a time: MLflow breaks if two make its database at once."""
+        address = context.config_loader["mlflow"]["server"]["mlflow_tracking_uri"]
+        _refuse_unusable(address)
         user = os.getuid() if hasattr(os, "getuid") else ""
         with FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{user}.lock"):
             super().after_context_created(context)
+            place = self.mlflow_config.tracking.experiment.create_experiment_kwargs.artifact_location
+            if address.startswith("sqlite:") and place.startswith("file:"):
+                _follow_artifacts(address, place)
 
     @hook_impl
     def before_node_run(self) -> None:
         """Nothing: `PartCraftHooks` logs the options, flattened, once a run."""
+
+
+def _refuse_unusable(address: str) -> None:
+    """Raise UserError, within seconds, if MLflow could not keep runs at an address."""
+    scheme = urlsplit(address).scheme
+    if scheme in ("", "file"):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI={address} is a folder, and MLflow no longer keeps runs in one: give a database, "
+            "sqlite:////<folder>/mlflow.db, or a server's address, http://…"
+        )
+    if scheme in ("http", "https"):
+        try:
+            requests.get(address, timeout=5)
+        except requests.RequestException as error:
+            raise UserError(
+                f"MLflow's server at {address} does not answer ({error}): start it, or unset MLFLOW_TRACKING_URI to "
+                "keep runs in the project's own database."
+            ) from error
+
+
+def _do_without_hub(models: Iterable[str]) -> None:
+    """If models have hub ids and the hub does not answer, look for them on this machine alone: else each of their
+    files would be asked for again and again, for half a minute."""
+    if "HF_HUB_OFFLINE" in os.environ or all(name.count("/") != 1 or Path(name).exists() for name in models):
+        return
+    try:
+        requests.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)
+    except requests.RequestException as error:
+        _logger.warning("The hub does not answer, models are looked for on this machine alone (%s).", error)
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when a stage imports the library, and not before
+
+
+def _follow_artifacts(address: str, place: str) -> None:
+    """Keep artifacts in `place` from now on, and find those that are there already.
+
+    MLflow writes down absolute addresses: a project that was moved or copied would go on writing to where it was.
+    """
+    from sqlalchemy import make_url
+
+    folder = Path(url2pathname(urlsplit(place).path))
+    with contextlib.closing(sqlite3.connect(str(make_url(address).database), timeout=60)) as database, database:
+        elsewhere = database.execute(
+            "update experiments set artifact_location = ? where artifact_location != ? and name like 'partcraft-%'",
+            (place, place),
+        )
+        if not elsewhere.rowcount:
+            return
+        for run, old in database.execute("select run_uuid, artifact_uri from runs").fetchall():
+            new = f"{place}/{run}/artifacts"
+            if old != new and (folder / run).is_dir():
+                database.execute("update runs set artifact_uri = ? where run_uuid = ?", (new, run))
+                database.execute(
+                    "update model_versions set source = replace(source, ?, ?), "
+                    "storage_location = replace(storage_location, ?, ?) where run_id = ?",
+                    (old, new, old, new, run),
+                )
+    _logger.warning("MLflow kept its artifacts elsewhere: from now on they are kept, and found, in %s.", folder)
 
 
 def _tables_of_sweeps(summary: pd.DataFrame) -> str:

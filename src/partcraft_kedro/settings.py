@@ -2,9 +2,33 @@
 
 from pathlib import Path
 
+from kedro.utils import find_kedro_project
 from omegaconf.resolvers import oc
 
 from partcraft_kedro.hooks import FlatMlflowHook, PartCraftHooks
+
+
+def project_folder() -> Path:
+    """The Kedro project in or above the working directory, as Kedro finds it; the package may lie elsewhere."""
+    return find_kedro_project(Path.cwd()) or Path.cwd()
+
+
+def _absolute(place: str) -> str:
+    """A path that means the same wherever it is read; an address such as `s3://bucket` stays as it is."""
+    return place if "://" in place else Path(place).expanduser().absolute().as_posix()
+
+
+def _point(place: str) -> str:
+    """What a sweep's point adds to each layer's folder, with or without its first slash; empty outside of one."""
+    return f"/{place.strip('/')}" if place.strip("/") else ""
+
+
+def _database() -> str:
+    """The address of MLflow's database. SQLAlchemy decodes it; MLflow makes the undecoded path's folder too, so that
+    only what must be is encoded."""
+    path = (project_folder() / "mlflow.db").as_posix()
+    return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
+
 
 # Called last to first: the MLflow run is open before options go into it.
 HOOKS = (PartCraftHooks(), FlatMlflowHook())
@@ -13,10 +37,13 @@ DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow",)
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    "config_patterns": {"sweeps": ["sweeps*"]},
+    "config_patterns": {"sweeps": ["sweeps*"], "mlflow": ["mlflow*"]},
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     "custom_resolvers": {
-        "root": lambda: Path(__file__).resolve().parents[2].as_posix(),
+        "root": lambda: project_folder().as_posix(),
+        "absolute": _absolute,
+        "point": _point,
+        "database": _database,
         "oc.env": oc.env,
     },
 }

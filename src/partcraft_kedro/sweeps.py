@@ -5,11 +5,9 @@ done when its `point.json` is there; one that failed or was killed has none, and
 Points share the stages that they have in common, through the stages' own folders.
 """
 
-import ctypes
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -26,15 +24,14 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, unknown
 from partcraft_kedro.grid import Point, points_of
 from partcraft_kedro.options import SweepOptions, flatten, refuse_unknown_groups
 from partcraft_kedro.pipelines.experiments.pipeline import SWEEPS
 from partcraft_kedro.stages import Stage, write_file, write_json
+from partcraft_kedro.stopping import ENDS_WITH_PARENT
 
 _logger = logging.getLogger(__name__)
-_PROJECT = Path(__file__).parents[2]
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # not between fork and exec
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | No
     Raises UserError if there is no such sweep, if an option does not exist or has a wrong value, or if two points are
     the same.
     """
-    with KedroSession.create(_PROJECT, env=env, runtime_params=parameters) as session:
+    with KedroSession.create(env=env, runtime_params=parameters) as session:
         context = session.load_context()
         sweep = SweepOptions(grid=grid) if grid else _find_sweep(context, name)
         if seeds:
@@ -135,7 +132,7 @@ def _find_sweep(context: KedroContext, name: str) -> SweepOptions:
     """A sweep that `conf/<env>/sweeps.yml` describes."""
     known = context.config_loader["sweeps"]
     if name not in known:
-        raise UserError(f"There is no sweep {name!r} in conf/: it has {', '.join(known)}.")
+        raise unknown("sweep", name, known)
     try:
         return SweepOptions.model_validate(known[name])
     except ValidationError as error:
@@ -282,12 +279,10 @@ class _Command:
         with log.open("wb") as output:
             return subprocess.Popen(
                 [*command, f"--env={self.env}"] if self.env else command,
-                cwd=_PROJECT,
-                env=os.environ | environment | {"PARTCRAFT_POINT": self.place + place},
-                stdin=subprocess.DEVNULL,
+                env=os.environ | environment | {"PARTCRAFT_POINT": self.place + place, ENDS_WITH_PARENT: "1"},
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
             )
 
 
@@ -332,6 +327,7 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._tracker.end("KILLED", self._run_id)
 
     def doing(self) -> str:
         """The end of the last line of its output, such as a progress bar."""
@@ -339,9 +335,3 @@ class _Process:
             log.seek(max(0, self.log.stat().st_size - 2000))
             lines = log.read().decode(errors="replace").replace("\r", "\n").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "starts")[:48]
-
-
-def _die_with_parent() -> None:
-    """On Linux a point dies with the sweep, however that ends; elsewhere a sweep that is killed leaves it behind."""
-    if _LIBC:
-        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -10,50 +10,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kedro_project import lay_out
 
-PROJECT = Path(__file__).parents[2]
 _VERSION = re.compile(r"\d{4}-\d\d-\d\dT[\d.]+Z")
 
 
 class Project:
-    """`kedro run --env=test`, or `kedro sweep`, with data and MLflow records in `folder`."""
+    """`kedro run --env=test`, `kedro sweep` or any other command, in a Kedro project that is `folder`."""
 
     def __init__(self, folder: Path):
+        self.folder = folder
         self.data = folder / "data"
         self.database = folder / "mlflow.db"
         self.data.mkdir(parents=True)
-        tracking = f"sqlite:///{self.database}"
-        self._environment = os.environ | {
-            "PARTCRAFT_DATA": str(self.data),
-            "MLFLOW_TRACKING_URI": tracking,
-            "PARTCRAFT_ARTIFACTS": f"file://{folder}/mlartifacts",
-        }
+        lay_out(folder)
 
-    def start(self, *arguments: str, command: str = "run", **environment: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "kedro", command, "--env=test", *arguments]
+    def start(self, *arguments: str, command: str = "run", env: str = "test", **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
-            command,
-            cwd=PROJECT,
-            env=self._environment | environment,
+            [sys.executable, "-m", "kedro", *command.split(), f"--env={env}", *arguments],
+            cwd=self.folder,
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run(self, *arguments: str, command: str = "run", **environment: str) -> tuple[int, str]:
+    def run(self, *arguments: str, command: str = "run", env: str = "test", **environment: str) -> tuple[int, str]:
         """Exit code and all output."""
-        process = self.start(*arguments, command=command, **environment)
+        process = self.start(*arguments, command=command, env=env, **environment)
         output, _ = process.communicate(timeout=600)
         return process.returncode, output
 
-    def run_killed(self, when: Callable[[], bool], *arguments: str, command: str = "run") -> None:
-        """Start, and kill with SIGKILL as soon as `when()` holds."""
+    def run_killed(
+        self, when: Callable[[], bool], *arguments: str, command: str = "run", by: signal.Signals = signal.SIGKILL
+    ) -> tuple[int, str]:
+        """Start, and send a signal as soon as `when()` holds; exit code and all output."""
         process = self.start(*arguments, command=command)
         while process.poll() is None and not when():
             time.sleep(0.01)
         assert process.poll() is None, "the run ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.send_signal(by)
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, output
 
     def found(self, pattern: str) -> bool:
         return any(self.data.glob(pattern))

@@ -1,0 +1,45 @@
+"""How a run ends before its end: by Ctrl-C, by SIGTERM, or with the process that started it."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import click
+
+from partcraft_kedro.tracking import active_mlflow
+
+ENDS_WITH_PARENT = "PARTCRAFT_ENDS_WITH_PARENT"
+"""The variable of the environment that is set for a process whose standard input is a pipe that its parent holds open
+for as long as it lives: whatever ends the parent, on any system, closes it."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C: what is half-written is removed, and MLflow's run is marked as killed."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if ENDS_WITH_PARENT in os.environ:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if mlflow := active_mlflow():
+            mlflow.end_run("KILLED")
+        click.echo("Stopped; the same command goes on.", err=True)
+        sys.exit(128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # returns when the pipe is closed: nothing is ever written to it
+    os.kill(os.getpid(), signal.SIGTERM)
