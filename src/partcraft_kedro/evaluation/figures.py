@@ -113,6 +113,25 @@ def draw_compositions(
     return figure
 
 
+def draw_transfers(sources: list[np.ndarray], made: np.ndarray, sets: Sequence[str]) -> Figure:
+    """Each row: two pictures, then the first with parts of the second.
+
+    sources: pairs, (2, h, w, 3) each; made: (pairs, sets, h, w, 3); sets: names of what is transferred.
+    """
+    if not sources:
+        return _say("No transfers were asked for: generate.transfers.")
+    columns = 2 + len(sets)
+    figure = Figure(figsize=(1.5 * columns, 1.5 * len(sources) + 0.6), layout="constrained")
+    axes = figure.subplots(len(sources), columns, squeeze=False)
+    for r, (pair, row) in enumerate(zip(sources, made, strict=True)):
+        for axis, picture in zip(axes[r], [*pair, *row], strict=True):
+            axis.imshow(picture)
+    for axis, title in zip(axes[0], ["A", "B", *(f"A with {names} of B" for names in sets)], strict=True):
+        axis.set_title(fill(title, 18), fontsize=9, parse_math=False)
+    _bare(axes)
+    return figure
+
+
 def draw_losses(history: pd.DataFrame) -> Figure:
     """The training curves."""
     figure = Figure(figsize=(10, 3), layout="constrained")

@@ -1,12 +1,10 @@
 """One row of scores for each generated picture, with its ceiling and its floor.
 
 Ceiling: what a perfect model would score. For a reconstruction the real picture, through the VAE and back; for a
-composition of creatures the picture that the creature generator itself draws of it. Floor: another real picture,
-chosen at random.
+composition of drawings the one that its world itself draws of it. Floor: another real picture, chosen at random.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +14,23 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from partcraft_kedro.drawn import creatures
-from partcraft_kedro.drawn.judge import Judge
+from partcraft_kedro.drawn.truth import Truth
 from partcraft_kedro.evaluation.metrics import bootstrap, cosine_similarity, exact_matching_rate
 from partcraft_kedro.evaluation.part_identity import PartIdentity
 from partcraft_kedro.images.records import load_ahead, load_pictures
-from partcraft_kedro.images.tensors import from_vae, to_unit, to_vae
+from partcraft_kedro.images.tensors import from_vae, to_vae
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.randomness import numpy_generator
 
 BATCH = 32
+OF_CODES = ("emr", "cosim")
+OF_TRUTH = ("judge", "arrived", "stayed", "shape")
 
 
 @torch.inference_mode()
 def through_vae(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     """Encode and decode a batch: (n, h, w, 3) uint8 → the same shape."""
     return from_vae(vae.decode(vae.encode(to_vae(pictures).to(vae.device)).latent_dist.mean).sample)
-
-
-def intended_creature(row: pd.Series, records: pd.DataFrame, matching: dict[int, int]) -> tuple[dict, object]:
-    """What a planned picture should show: the base in its pose, with each swapped part from its source.
-
-    records: indexed by id; matching: discovered label → true label. A swapped part that stands for no true label
-    stays the base's. Legs show where those of their source do.
-    """
-    creature, pose = creatures.creature_from_row(records.loc[row["sources"][0]].to_dict())
-    for source, part in zip(row["sources"][1:], row["swapped"], strict=True):
-        if part in matching:
-            label = creatures.LABELS[matching[part]]
-            other, other_pose = creatures.creature_from_row(records.loc[source].to_dict())
-            creature = creature.with_attribute(label, other)
-            if label == "legs":
-                pose = replace(pose, legs_visible=other_pose.legs_visible)
-    return creature, pose
-
-
-def _draw_intended(plan: pd.DataFrame, records: pd.DataFrame, matching: dict[int, int] | None) -> Iterator[np.ndarray]:
-    """What the creature generator draws of each planned picture, (batch, h, w, 3) uint8."""
-    for start in range(0, len(plan), BATCH):
-        rows = plan.iloc[start : start + BATCH].iterrows()
-        yield np.stack([creatures.draw(*intended_creature(row, records, matching))[0] for _, row in rows])
 
 
 def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[str | None]:
@@ -81,16 +56,6 @@ def score_codes(predictor: PartPredictor, codes: np.ndarray, pictures: np.ndarra
     return pd.DataFrame({"emr": exact_matching_rate(codes, found), "cosim": cosim, "found": list(found)})
 
 
-def score_looks(judge: Judge, intended: list[dict], pictures: np.ndarray) -> np.ndarray:
-    """The judge's view: the share of labels whose look is the intended one, among those it sees, (n,) float."""
-    scores = []
-    for creature, seen in zip(intended, judge.attributes(to_unit(pictures)), strict=True):
-        # Legs may be hidden by the pose, which a prompt does not fix; every other part must show.
-        labels = [label for label in creatures.LABELS if label != "legs" or seen["legs"] is not None]
-        scores.append(np.mean([seen[label] == creature.attribute(label) for label in labels]))
-    return np.array(scores)
-
-
 def score_pictures(
     plan: pd.DataFrame,
     records: pd.DataFrame,
@@ -101,16 +66,14 @@ def score_pictures(
     vae: AutoencoderKL,
     size: int,
     seed: int,
-    judge: Judge | None = None,
-    matching: dict[int, int] | None = None,
+    truth: Truth | None = None,
 ) -> pd.DataFrame:
     """Score every generated picture.
 
-    records: with index `id`; judge and matching (discovered label → true label): for creatures, None for
-    photographs, whose compositions then have no ceiling and no judgement.
-    Pictures are decoded a batch ahead and never held all at once.
+    records: with index `id`; truth: of drawings, None for photographs, whose compositions then have no ceiling and no
+    judgement. Pictures are decoded a batch ahead and never held all at once.
     Columns: the plan's, `source_count`, `path` relative to the data folder, `found`, the picture's own code, and
-    {emr, cosim, judge} × {"", _ceiling, _floor}.
+    measures × {"", _ceiling, _floor}: OF_CODES, and with a truth OF_TRUTH.
     """
     codes = np.stack(plan["code"])
     paths = [generated_folder / f"{name}.png" for name in plan["id"]]
@@ -121,9 +84,10 @@ def score_pictures(
     table = plan.assign(
         source_count=plan["sources"].map(len), path=[path.relative_to(data_folder).as_posix() for path in paths]
     )
-    intended = None
-    if judge is not None:
-        intended = [intended_creature(row, records, matching or {})[0] for _, row in plan.iterrows()]
+    measures = [*OF_CODES, *(OF_TRUTH if truth else ())]
+    if truth:
+        intended = [truth.intended(row, records)[0] for _, row in plan.iterrows()]
+        lent = truth.lent(plan)
 
     def score(rows: np.ndarray, batches: Iterable[np.ndarray], name: str) -> pd.DataFrame:
         scored = []
@@ -131,22 +95,20 @@ def score_pictures(
             done = sum(map(len, scored))
             of_batch = rows[done : done + len(pictures)]
             scores = score_codes(predictor, codes[of_batch], pictures).set_index(plan.index[of_batch])
-            if judge is not None:
-                scores["judge"] = score_looks(judge, [intended[row] for row in of_batch], pictures)
+            if truth:
+                seen = truth.score([intended[row] for row in of_batch], [lent[row] for row in of_batch], pictures)
+                scores = scores.join(seen.set_index(scores.index))
             scored.append(scores)
-        return pd.concat(scored) if scored else pd.DataFrame(columns=["emr", "cosim", "found", "judge"], dtype=float)
+        return pd.concat(scored) if scored else pd.DataFrame(columns=[*measures, "found"], dtype=float)
 
     every = np.arange(len(plan))
     reconstructed = np.flatnonzero(plan["kind"] == "reconstruction")
-    composed = np.flatnonzero(plan["kind"] == "composition") if matching is not None else every[:0]
+    composed = np.flatnonzero(plan["kind"] != "reconstruction") if truth else every[:0]
     bases = load_ahead(_batches([real[row] for row in reconstructed]), size)
-    best = pd.concat(
-        [
-            score(reconstructed, (through_vae(vae, batch) for batch in bases), "ceilings"),
-            score(composed, _draw_intended(plan.iloc[composed], records, matching), "ceilings of compositions"),
-        ]
-    )
-    measures = ["emr", "cosim"] + (["judge"] if judge is not None else [])
+    best = score(reconstructed, (through_vae(vae, batch) for batch in bases), "ceilings")
+    if truth:
+        drawings = truth.draw_intended(plan.iloc[composed], records, BATCH)
+        best = pd.concat([best, score(composed, drawings, "ceilings of compositions")])
     floor = score(has_other, load_ahead(_batches(others), size), "floors")
     return (
         table.join(score(every, load_ahead(_batches(paths), size), "generated pictures"))
@@ -213,21 +175,23 @@ def _load(paths: Iterable[str], data_folder: Path, size: int) -> np.ndarray:
 
 
 def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> dict:
-    """The tree of metrics.json: reconstruction and composition.<sources>, each measure with its interval,
-    ceiling and floor."""
-    measures = [name for name in ("emr", "cosim", "judge", "part_identity") if name in scores]
+    """The tree of metrics.json: reconstruction, composition.<sources> and transfer.<parts>, each measure with its
+    interval, ceiling and floor."""
+    known = [name for name in (*OF_CODES, *OF_TRUTH, "part_identity") if name in scores]
 
     def of(rows: pd.DataFrame) -> dict:
         return {
             measure: bootstrap(rows[measure].to_numpy(), resamples, seed)
             | {bound: _mean_or_none(rows[f"{measure}_{bound}"]) for bound in ("ceiling", "floor")}
-            for measure in measures
+            for measure in known
+            if rows[measure].notna().any()
         }
 
-    compositions = scores[scores["kind"] == "composition"]
+    kinds = {kind: scores[scores["kind"] == kind] for kind in ("reconstruction", "composition", "transfer")}
     return {
-        "reconstruction": of(scores[scores["kind"] == "reconstruction"]),
-        "composition": {str(count): of(rows) for count, rows in compositions.groupby("source_count")},
+        "reconstruction": of(kinds["reconstruction"]),
+        "composition": {str(count): of(rows) for count, rows in kinds["composition"].groupby("source_count")},
+        "transfer": {parts: of(rows) for parts, rows in kinds["transfer"].groupby("transferred", sort=False)},
     }
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from partcraft_kedro.experiments.published import PAPER_WEIGHT, published_value
 
-MEASURES = {"emr": "EMR", "cosim": "CoSim", "judge": "judge", "part_identity": "part identity"}
+MEASURES = {"emr": "EMR", "cosim": "CoSim", "judge": "judge", "shape": "shape", "part_identity": "part identity"}
 """What is measured on each picture, and its name for people."""
 
 COLUMNS = {

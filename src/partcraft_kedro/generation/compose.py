@@ -1,4 +1,6 @@
-"""Which pictures to generate: reconstructions, and compositions of several pictures' parts."""
+"""Which pictures to generate: reconstructions, compositions of several pictures' parts, transfers of chosen parts."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -24,26 +26,44 @@ def compose_code(codes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
 
 
 def plan_pictures(
-    ids: list[str], codes: np.ndarray, *, reconstructions: int, compositions: int, most_sources: int, seed: int
+    ids: list[str],
+    codes: np.ndarray,
+    *,
+    reconstructions: int,
+    compositions: int,
+    most_sources: int,
+    transfers: int,
+    transferred: Mapping[str, int],
+    seed: int,
 ) -> pd.DataFrame:
     """A table of pictures to generate.
 
-    Columns: `id`; `kind` (`reconstruction` or `composition`); `sources`, record ids, the base first; `swapped`,
-    the part taken from each further source; `code`, (M+1,); `prompt`.
+    Columns: `id`; `kind` (`reconstruction`, `composition` or `transfer`); `transferred`, the names of a transfer's
+    parts, else empty; `sources`, record ids, the base first; `swapped`, the part taken from each further source;
+    `code`, (M+1,); `prompt`.
     ids, codes: of the pictures to draw from; compositions: for each number of sources 1..most_sources, which must be
-    no more than there are pictures, nor than M+1 parts.
+    no more than there are pictures, nor than M+1 parts; transfers: pairs, of each of which the first picture is drawn
+    with each part of `transferred`, name → number, of the second, and with all of them.
     """
     rows = []
     chosen = numpy_generator(seed, "reconstructions").permutation(len(ids))[:reconstructions]
     for row in sorted(chosen):
-        rows.append(("reconstruction", [ids[row]], [], codes[row]))
+        rows.append(("reconstruction", "", [ids[row]], [], codes[row]))
     for count in range(1, most_sources + 1):
         for repeat in range(compositions):
             rng = numpy_generator(seed, "composition", count, repeat)
             sources = rng.choice(len(ids), count, replace=False)
             composed, swapped = compose_code(codes[sources], rng)
-            rows.append(("composition", [ids[row] for row in sources], swapped, composed))
-    table = pd.DataFrame(rows, columns=["kind", "sources", "swapped", "code"])
+            rows.append(("composition", "", [ids[row] for row in sources], swapped, composed))
+    sets = [[name] for name in transferred] + ([list(transferred)] if len(transferred) > 1 else [])
+    for pair in range(transfers if len(ids) > 1 else 0):
+        base, donor = numpy_generator(seed, "transfer", pair).choice(len(ids), 2, replace=False)
+        for names in sets:
+            parts = [transferred[name] for name in names]
+            code = codes[base].copy()
+            code[parts] = codes[donor][parts]
+            rows.append(("transfer", " + ".join(names), [ids[base], *[ids[donor]] * len(parts)], parts, code))
+    table = pd.DataFrame(rows, columns=["kind", "transferred", "sources", "swapped", "code"])
     table["prompt"] = [compose_prompt(code) for code in table["code"]]
     table.insert(0, "id", [f"{kind}_{i:05d}" for i, kind in enumerate(table["kind"])])
     return table

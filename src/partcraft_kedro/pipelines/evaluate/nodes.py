@@ -26,7 +26,7 @@ def score_pictures(
     with Stage(
         data.layer("07_model_output"),
         "scores",
-        version=3,
+        version=4,
         options=evaluate.model_dump(include={"bootstrap", "seed"}),
         inputs={
             "pictures": generated_pictures["fingerprint"],
@@ -41,8 +41,7 @@ def score_pictures(
     ) as stage:
         table, summary = stage.folder / "scores.parquet", stage.folder / "summary.json"
         if not stage.finished:
-            from partcraft_kedro.drawn.creatures import LABELS
-            from partcraft_kedro.drawn.judge import Judge
+            from partcraft_kedro.drawn.truth import Truth
             from partcraft_kedro.evaluation import distances, metrics, scores
             from partcraft_kedro.evaluation.part_identity import PartIdentity
             from partcraft_kedro.model.base import load_base, picture_size
@@ -51,10 +50,10 @@ def score_pictures(
             pipeline = load_base(base.model, base.device)
             size = picture_size(pipeline)
             predictor = PartPredictor.load(part_predictor, base.device)
-            judge = matching = None
-            if "mask_path" in records:
-                judge = Judge.load(TINY / "judge" / "judge.safetensors")
-                matching = {int(found): LABELS.index(true) for found, true in discovery_scores["matching"].items()}
+            truth = None
+            if "world" in records:
+                matching = {int(found): true for found, true in discovery_scores["matching"].items()}
+                truth = Truth.load(records["world"].iloc[0], TINY / "judge" / "judge.safetensors", matching)
             folder = data.folder / generated_pictures["folder"]
             rows = scores.score_pictures(
                 picture_plan,
@@ -65,8 +64,7 @@ def score_pictures(
                 vae=pipeline.vae,
                 size=size,
                 seed=evaluate.seed,
-                judge=judge,
-                matching=matching,
+                truth=truth,
             )
             if evaluate.part_identity:
                 identity = PartIdentity(
@@ -81,8 +79,8 @@ def score_pictures(
             result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
             reconstructed = rows[rows["kind"] == "reconstruction"]
             embedders = {
-                "distance": distances.judge_embedder(judge)
-                if judge
+                "distance": distances.judge_embedder(truth.judge)
+                if truth
                 else distances.dinov2_embedder(features.model, base.device)
             }
             if evaluate.inception:

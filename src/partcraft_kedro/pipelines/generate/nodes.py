@@ -13,8 +13,11 @@ from partcraft_kedro.stages import Stage, fingerprint_of
 _logger = logging.getLogger(__name__)
 
 
-def plan_pictures(prompts: pd.DataFrame, generate: GenerateOptions) -> pd.DataFrame:
-    """Choose the pictures to reconstruct and the parts to compose."""
+def plan_pictures(prompts: pd.DataFrame, part_names: dict[int, str], generate: GenerateOptions) -> pd.DataFrame:
+    """Choose the pictures to reconstruct, and the parts to compose and to transfer."""
+    numbers = {name: part for part, name in part_names.items()}
+    if unknown := [name for name in generate.transferred if name not in numbers]:
+        raise UserError(f"generate.transferred={unknown[0]!r} is no part: there are {', '.join(numbers)}.")
     chosen = prompts[prompts["split"] == generate.split]
     if chosen.empty:
         raise UserError(
@@ -38,6 +41,8 @@ def plan_pictures(prompts: pd.DataFrame, generate: GenerateOptions) -> pd.DataFr
         reconstructions=generate.reconstructions,
         compositions=generate.compositions,
         most_sources=most_sources,
+        transfers=generate.transfers,
+        transferred={name: numbers[name] for name in generate.transferred},
         seed=generate.seed,
     )
 

@@ -8,7 +8,7 @@ from partcraft_kedro.pipelines.generate.nodes import generate_pictures, plan_pic
 def create_pipeline() -> Pipeline:
     return Pipeline(
         [
-            Node(plan_pictures, ["prompts", "params:generate"], "picture_plan", name="plan_pictures"),
+            Node(plan_pictures, ["prompts", "part_names", "params:generate"], "picture_plan", name="plan_pictures"),
             Node(
                 generate_pictures,
                 ["picture_plan", "adapter", "part_predictor", "params:base", "params:generate", "params:data"],

@@ -78,7 +78,7 @@ def label_pictures(
 def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, data: DataOptions) -> dict:
     """How good the parts are, against what is known of the pictures: true masks, or keypoints, boxes and classes."""
     found = _label_maps(part_masks)
-    if "mask_path" in records:
+    if "world" in records:
         return _score_against_masks(records, found, data)
     return _score_photographs(records, found, codes)
 
@@ -87,16 +87,17 @@ def _score_against_masks(records: pd.DataFrame, found: np.ndarray, data: DataOpt
     """NMI, ARI and IoU, and which true label each discovered part stands for."""
     from PIL import Image
 
-    from partcraft_kedro.drawn.creatures import LABELS
+    from partcraft_kedro.drawn.worlds import WORLDS
     from partcraft_kedro.evaluation import discovery
 
+    labels = WORLDS[records["world"].iloc[0]].labels
     true = np.stack([np.asarray(Image.open(data.folder / path)) for path in records["mask_path"]])
     patches = discovery.patch_labels(true, found.shape[1])
-    overlaps = discovery.overlap(found, patches, int(found.max()) + 1, len(LABELS))
+    overlaps = discovery.overlap(found, patches, int(found.max()) + 1, len(labels))
     scores = discovery.discovery_scores(overlaps, found, true)
     matching = discovery.match_labels(overlaps)
-    scores["iou_of_labels"] = dict(zip(LABELS, scores["iou_of_labels"], strict=True))
-    return scores | {"matching": {str(found): LABELS[true] for found, true in matching.items()}}
+    scores["iou_of_labels"] = dict(zip(labels, scores["iou_of_labels"], strict=True))
+    return scores | {"matching": {str(found): labels[true] for found, true in matching.items()}}
 
 
 def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataFrame) -> dict:

@@ -41,7 +41,7 @@ def draw_compositions(
     data: DataOptions,
 ) -> Figure:
     """Random compositions, as many of each number of sources, beside their sources (the paper's Figs. 2 and 3)."""
-    composed = scores[scores["source_count"] > 1]
+    composed = scores[(scores["kind"] == "composition") & (scores["source_count"] > 1)]
     order = numpy_generator(evaluate.seed, "compositions").permutation(len(composed))
     drawn = composed.iloc[order]
     turn = drawn.groupby("source_count").cumcount()  # the first of each number, then the second of each
@@ -50,6 +50,19 @@ def draw_compositions(
     sources = [list(_load([paths[i] for i in ids], data)) for ids in shown["sources"]]
     swapped = [[part_names[part] for part in parts] for parts in shown["swapped"]]
     return figures.draw_compositions(sources, swapped, _load(shown["path"], data), shown)
+
+
+def draw_transfers(scores: pd.DataFrame, records: pd.DataFrame, evaluate: EvaluateOptions, data: DataOptions) -> Figure:
+    """Pairs of pictures, and the first with parts of the second (the paper's Fig. 4)."""
+    transfers = scores[scores["kind"] == "transfer"]
+    paths = records.set_index("id")["path"]
+    # A pair's pictures follow each other, once for each set of parts.
+    sets = list(dict.fromkeys(transfers["transferred"]))
+    shown = transfers.head(evaluate.examples * len(sets))
+    pairs = [(row.sources[0], row.sources[-1]) for row in shown.iloc[:: max(len(sets), 1)].itertuples()]
+    sources = [_load([paths[i] for i in pair], data) for pair in pairs]
+    made = _load(shown["path"], data)
+    return figures.draw_transfers(sources, made.reshape(len(pairs), len(sets), *made.shape[1:]), sets)
 
 
 def draw_losses(training_losses: pd.DataFrame) -> Figure:
@@ -66,6 +79,7 @@ def tabulate_scores(metrics: dict) -> pd.DataFrame:
             rows.append({"task": "discovery", "measure": measure, "value": value})
     tasks = {"reconstruction": metrics["reconstruction"]}
     tasks |= {f"composition of {n}": of for n, of in metrics["composition"].items()}
+    tasks |= {f"transfer of {parts}": of for parts, of in metrics["transfer"].items()}
     for task, measures in tasks.items():
         rows += [{"task": task, "measure": measure, **scores} for measure, scores in measures.items()]
     for task in ("distance", "fid"):
