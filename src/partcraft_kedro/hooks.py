@@ -195,7 +195,8 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
         source, tags = f"{run.info.artifact_uri}/adapter", {"fingerprint": fingerprint}
         version = client.create_model_version(name, source, run.info.run_id, tags).version
     for measure, value in measured.items():
-        if measure.endswith((".emr.value", ".cosim.value", ".judge.value", ".shape.value")) or measure == "distance.frechet.value":
+        scored = measure.endswith((".emr.value", ".cosim.value", ".judge.value", ".shape.value"))
+        if scored or measure == "distance.frechet.value":
             client.set_model_version_tag(name, version, measure.removesuffix(".value"), f"{value:.4f}")
 
 
