@@ -151,7 +151,18 @@ class TrainOptions(_Options):
     """Whether U-Net and text encoder are compiled (torch.compile): minutes to start, faster steps, the same results but
     rounding. Pictures sampled in between are drawn uncompiled."""
     learning_rate: PositiveFloat
-    """Constant, AdamW (the paper: 1e-4)."""
+    """AdamW's, constant after the warm-up (the paper: 1e-4)."""
+    warmup_steps: NonNegativeInt
+    """Steps over which the learning rate rises to its value (the paper: none)."""
+    average: float | None = Field(gt=0, lt=1)
+    """Decay of a moving average of all that learns, which the adapter then holds; none: what the last step left (the
+    paper)."""
+    token_start: Literal["random", "centroids"]
+    """What part tokens start from: noise (the paper), or their variants' `centroids`, so that alike variants start
+    alike."""
+    stratified_timesteps: bool
+    """Whether the timesteps of a step's pictures lie in even strata, so that no step sees strong noise alone (the
+    paper: each is drawn for itself)."""
     weight_decay: NonNegativeFloat
     """AdamW's decoupled decay (the paper: .01); rows of the part table decay only in steps that use them."""
     attention_weight: NonNegativeFloat

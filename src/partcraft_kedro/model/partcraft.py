@@ -1,9 +1,10 @@
 """A base model with part tokens and LoRA: what is trained, saved, loaded and sampled from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
@@ -17,7 +18,7 @@ from partcraft_kedro.assets import compute_type, model_fingerprint, refuse_not_f
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.base import compute_in, load_base
 from partcraft_kedro.model.injection import PartPrompts
-from partcraft_kedro.model.part_encoder import PartEncoder
+from partcraft_kedro.model.part_encoder import PartEncoder, rows_of_centroids
 from partcraft_kedro.prompts import PartToken
 from partcraft_kedro.randomness import derive_seed
 
@@ -52,19 +53,26 @@ class PartCraft:
         rank: int,
         lora_layers: str,
         bottleneck_layers: int,
+        centroids: Sequence[np.ndarray] | None = None,
         seed: int,
     ) -> "PartCraft":
         """A fresh model, which draws as the base does, with part tokens at the scale of words.
 
         variants: the number of variants of each part, background first; unet: what learns of the U-Net, `frozen` for
-        nothing, `lora`, `key_value` of cross-attention, or the `full` U-Net; rank, lora_layers: of LoRA.
+        nothing, `lora`, `key_value` of cross-attention, or the `full` U-Net; rank, lora_layers: of LoRA; centroids: of
+        each part's variants, where tokens are to start from them.
         """
         pipeline = load_base(base, device)
         words = pipeline.text_encoder.get_input_embeddings().weight
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial weights"))
             encoder = PartEncoder(
-                len(variants) - 1, max(variants), words.shape[1], layers=bottleneck_layers, scale=float(words.std())
+                len(variants) - 1,
+                max(variants),
+                words.shape[1],
+                layers=bottleneck_layers,
+                scale=float(words.std()),
+                rows=None if centroids is None else rows_of_centroids(centroids, words.shape[1]),
             )
             if unet == "lora":
                 kinds = ("attn2",) if lora_layers == "cross" else ("attn1", "attn2")

@@ -1,9 +1,10 @@
 """The training loop: checkpoints that a killed run goes on from, bit for bit on a CPU."""
 
+import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -54,9 +55,16 @@ def train(
         on_log(row["step"], {name: value for name, value in row.items() if name != "step"})
     sums: dict[str, torch.Tensor] = {}
     finite = _Finite(first)
+
+    def sample_if_due(done: int) -> None:
+        if done and (done % options.sample_every == 0 or done == options.steps):
+            capture.watch(None)
+            with trainer.averaged():
+                _sample(done, model, on_sample)
+
     with AttentionCapture(model.pipeline.unet) as capture:
         # It may have been broken off between that checkpoint and its sample.
-        _sample_if_due(first, model, capture, options, on_sample)
+        sample_if_due(first)
         # A run that is gone on with splits its sums as it began.
         gradient = Gradient(model, capture, options, micro_batch=trainer.micro_batch)
         progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
@@ -65,7 +73,7 @@ def train(
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value
             trainer.micro_batch = gradient.micro_batch
-            finite.add(losses["loss"], trainer.step())
+            finite.add(losses["loss"], trainer.step(step))
             done = step + 1
             # A checkpoint closes the running mean, so that a resumed run logs what an unbroken one does.
             if done % options.log_every == 0 or done % options.checkpoint_every == 0 or done == options.steps:
@@ -78,21 +86,13 @@ def train(
                 on_log(done, means)
             if done % options.checkpoint_every == 0 or done == options.steps:
                 trainer.save(done, history)
-            _sample_if_due(done, model, capture, options, on_sample)
+            sample_if_due(done)
+    trainer.end()
     return pd.DataFrame(history)
 
 
-def _sample_if_due(
-    done: int,
-    model: PartCraft,
-    capture: AttentionCapture,
-    options: TrainOptions,
-    on_sample: Callable[[int, PartCraft], None],
-) -> None:
+def _sample(done: int, model: PartCraft, on_sample: Callable[[int, PartCraft], None]) -> None:
     """Days of training do not end for want of a few pictures."""
-    if done == 0 or (done % options.sample_every and done != options.steps):
-        return
-    capture.watch(None)
     try:
         with torch.compiler.set_stance("force_eager"):  # not compiled anew, in minutes, for a few pictures
             on_sample(done, model)
@@ -184,7 +184,7 @@ class _Finite:
 
 
 class _Trainer:
-    """AdamW over named parameters, and its state on disk.
+    """AdamW over named parameters, their moving average, and its state on disk.
 
     micro_batch: pictures a forward pass, kept with the checkpoint, as sums round as they are split.
     """
@@ -206,19 +206,43 @@ class _Trainer:
             {"params": [parameters[_TABLE]], "weight_decay": 0.0},
         ]
         self._optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        averaged = parameters if options.average else {}
+        self._averages = {name: parameter.detach().clone() for name, parameter in averaged.items()}
         self.micro_batch: int | None = None
 
-    def step(self) -> torch.Tensor:
-        """Returns the gradient's norm before it was clipped."""
+    def step(self, step: int) -> torch.Tensor:
+        """Returns the gradient's norm before it was clipped. step: the number of steps done before."""
+        warm = min(1.0, (step + 1) / self._options.warmup_steps) if self._options.warmup_steps else 1.0
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = warm * rate
         table = self._parameters[_TABLE]
         norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._options.max_gradient_norm)
         # AdamW would shrink every row in every step, and so erode variants that are seldom seen.
         used = (table.grad != 0).any(1, keepdim=True)
-        shrink = 1 - self._options.learning_rate * self._options.weight_decay
+        shrink = 1 - warm * self._options.learning_rate * self._options.weight_decay
         table.data.mul_(torch.where(used, shrink, 1.0))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        for name, average in self._averages.items():  # of few steps it is their mean
+            average.lerp_(self._parameters[name].detach(), 1 - min(self._options.average, (step + 1) / (step + 10)))
         return norm
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, parameters are their averages, where there are any."""
+        kept = {name: self._parameters[name].detach().clone() for name in self._averages}
+        self.end()
+        try:
+            yield
+        finally:
+            for name, weight in kept.items():
+                self._parameters[name].data.copy_(weight)
+
+    def end(self) -> None:
+        """Leave the averages in the parameters' place, where there are any."""
+        for name, average in self._averages.items():
+            self._parameters[name].data.copy_(average)
 
     def save(self, step: int, history: list[dict]) -> None:
         state = {}
@@ -227,6 +251,7 @@ class _Trainer:
             state[f"weights/{name}"] = parameter.detach()
             state[f"first/{name}"] = moments["exp_avg"]
             state[f"second/{name}"] = moments["exp_avg_sq"]
+        state |= {f"average/{name}": average for name, average in self._averages.items()}
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise _diverged(step, "after which some weight")
         state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
@@ -255,6 +280,8 @@ class _Trainer:
         step, self.micro_batch = metadata["step"], metadata["micro_batch"]
         for name, parameter in self._parameters.items():
             parameter.data.copy_(state[f"weights/{name}"])
+            if name in self._averages:
+                self._averages[name].copy_(state[f"average/{name}"])
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(float(step), device=parameter.device),
                 "exp_avg": state[f"first/{name}"].to(parameter.device),

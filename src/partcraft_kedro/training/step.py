@@ -59,12 +59,17 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
     generator = torch_generator(seed, "noise", step)
     mean, std = cache.posterior(flips, rows)
     sample = mean + std * torch.randn(mean.shape, generator=generator)
+    noise = torch.randn(mean.shape, generator=generator)
+    if options.stratified_timesteps:
+        strata = torch.randperm(size, generator=generator) + torch.rand(size, generator=generator)
+    else:
+        strata = torch.rand(size, generator=generator) * size
     steps = model.pipeline.scheduler.config.num_train_timesteps
     parts = torch.arange(cache.codes.shape[1])[None, :, None, None]
     batch = Batch(
         latents=sample * model.pipeline.vae.config.scaling_factor,
-        noise=torch.randn(mean.shape, generator=generator),
-        timesteps=torch.randint(steps, (size,), generator=generator),
+        noise=noise,
+        timesteps=(strata / size * steps).long().clamp(max=steps - 1),
         ids=ids,
         columns=columns,
         masks=cache.label_maps[flips, rows][:, None] == parts,

@@ -56,7 +56,7 @@ def train_adapter(
     with Stage(
         data.layer("06_models"),
         "training",
-        version=4,
+        version=5,
         options=options.model_dump(exclude=_SILENT)
         | {"precision": base.precision, "sampling": generate.sampling.model_dump(exclude={"batch_size"})},
         inputs={
@@ -97,6 +97,7 @@ def train_adapter(
             rank=options.rank,
             lora_layers=options.lora_layers,
             bottleneck_layers=options.bottleneck_layers,
+            centroids=predictor.variants if options.token_start == "centroids" else None,
             seed=options.seed,
         )
         shown = prompts[training].iloc[:: max(1, training.sum() // _SAMPLES)][:_SAMPLES]
