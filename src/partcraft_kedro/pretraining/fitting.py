@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -75,7 +76,7 @@ def fit(
         for parameter, weights in zip(parameters, kept, strict=True):
             parameter.data.copy_(weights)
 
-    losses = []
+    losses, began = [], time.monotonic()
     warm_up = max(1, steps // 50)
     batches = tqdm(_ahead(draw, first, steps), initial=first, total=steps, desc=folder.name, mininterval=5)
     for step, batch in enumerate(batches, start=first):
@@ -92,14 +93,22 @@ def fit(
         if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
             save(step + 1)
             with log.open("a") as lines:
-                row = {"step": step + 1, "loss": float(torch.stack(losses).mean())}
+                seconds = time.monotonic() - began
+                row = {"step": step + 1, "loss": float(torch.stack(losses).mean()), "seconds": round(seconds, 1)}
                 lines.write(json.dumps(row) + "\n")
             losses.clear()
             module.eval()
             with_averages(lambda done=step + 1: on_checkpoint(done, module))
+            began = time.monotonic()
     for name, parameter in zip(names, parameters, strict=True):
         parameter.data.copy_(averages[name])
     return module.eval()
+
+
+def seconds_spent(folder: Path) -> float:
+    """What the trainings below a folder took to their last checkpoints, however often they were broken off."""
+    logs = [log.read_text().splitlines() for log in folder.rglob("losses.jsonl")]
+    return sum(json.loads(line)["seconds"] for log in logs for line in log)
 
 
 class _Optimizer:

@@ -83,8 +83,11 @@ def _measure_world(world: World, pipeline: StableDiffusionPipeline, judge: Judge
     return {**found, "vae_psnr": float(10 * np.log10(255**2 / error))}
 
 
-def write_card(folder: Path, measured: dict[str, dict[str, float]], trained: dict[str, str]) -> None:
-    """README.md and measured.json beside the weights."""
+def write_card(
+    folder: Path, measured: dict[str, dict[str, float]], trained: dict[str, str], *, spent: str, fingerprint: str
+) -> None:
+    """README.md and measured.json beside the weights. spent: how long it took, and on what; fingerprint: of the options
+    that it was made with."""
     (folder / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
     rows = next(iter(measured.values()))
     figures = "\n".join(
@@ -98,6 +101,8 @@ def write_card(folder: Path, measured: dict[str, dict[str, float]], trained: dic
 A complete small Stable Diffusion, a small vision transformer in DINOv2's architecture, and a judge, made by this
 project's `pretrain` pipeline from drawings of its own worlds: {", ".join(WORLDS)}. It stands in for Stable Diffusion
 1.5 and DINOv2 where neither fits, and draws nothing else. No photograph and no other model took part.
+
+`kedro run --pipelines=pretrain` makes it again (fingerprint of the options `{fingerprint}`); these weights took {spent}.
 
 | network | how it was trained |
 |---|---|
@@ -116,6 +121,13 @@ of pictures in which the judge finds every part in as many pieces, of such sizes
 them.
 """
     )
+
+
+def describe_device(device: str) -> str:
+    """What a device is, in words."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads of a {device.upper()}"
 
 
 def world_example() -> str:

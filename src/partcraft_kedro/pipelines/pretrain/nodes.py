@@ -22,10 +22,11 @@ def train_tiny(pretrain: PretrainOptions, base: BaseModelOptions, data: DataOpti
         if not stage.finished:
             from partcraft_kedro.assets import compute_type, resolve_device
             from partcraft_kedro.pretraining.autoencoder import train_autoencoder, train_decoder
+            from partcraft_kedro.pretraining.fitting import seconds_spent
             from partcraft_kedro.pretraining.observers import train_judge, train_vit
             from partcraft_kedro.pretraining.pictures import draw_pretraining_pictures
             from partcraft_kedro.pretraining.text_to_image import Schooling, train_base
-            from partcraft_kedro.pretraining.tiny import measure_tiny, save_tiny, write_card
+            from partcraft_kedro.pretraining.tiny import describe_device, measure_tiny, save_tiny, write_card
 
             device = resolve_device(base.device)
             shared = {"seed": pretrain.seed, "device": device}
@@ -62,9 +63,11 @@ def train_tiny(pretrain: PretrainOptions, base: BaseModelOptions, data: DataOpti
                 f"resolution, then {pretrain.fine_steps} of {pretrain.fine_batch} at full resolution",
             }
 
+            spent = f"{seconds_spent(stage.folder) / 60:.0f} minutes on {describe_device(device)}"
+
             def write(partial: Path) -> None:
                 save_tiny(pipeline, vit, judge, partial)
-                write_card(partial, measured, trained)
+                write_card(partial, measured, trained, spent=spent, fingerprint=stage.fingerprint)
 
             write_folder(tiny, write)
             stage.finish(measured)
