@@ -102,7 +102,8 @@ A complete small Stable Diffusion, a small vision transformer in DINOv2's archit
 project's `pretrain` pipeline from drawings of its own worlds: {", ".join(WORLDS)}. It stands in for Stable Diffusion
 1.5 and DINOv2 where neither fits, and draws nothing else. No photograph and no other model took part.
 
-`kedro run --pipelines=pretrain` makes it again (fingerprint of the options `{fingerprint}`); these weights took {spent}.
+`kedro run --pipelines=pretrain` makes it again; these weights took {spent}. Fingerprint of the options:
+`{fingerprint}`.
 
 | network | how it was trained |
 |---|---|
