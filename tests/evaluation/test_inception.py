@@ -105,5 +105,5 @@ def test_weights_that_are_no_numbers_are_refused(weights_file, tmp_path):
     state = torch.load(weights_file, weights_only=True)
     state["Mixed_7c.branch1x1.bn.running_var"][3] = torch.nan
     torch.save(state, tmp_path / "damaged.pth")
-    with pytest.raises(UserError, match=r"evaluate\.inception='.*' is damaged, .* Mixed_7c\.branch1x1\.bn\.running_var"):
+    with pytest.raises(UserError, match=r"evaluate\.inception='.*' is damaged, .*1x1\.bn\.running_var"):
         Inception.load(tmp_path / "damaged.pth")
