@@ -40,17 +40,20 @@ def resolve_model(name: str, component: str, option: str) -> str:
 
 
 def resolve_base(name: str) -> str:
-    """`resolve_model` for `base.model`. Raises UserError if a folder holds another pipeline than Stable Diffusion's."""
+    """`resolve_model` for `base.model`. Raises UserError if a folder holds no pipeline of Stable Diffusion's kind."""
     folder = resolve_model(name, "base", "base.model")
-    index = Path(folder) / _INDEX
-    if index.exists():
-        refuse_other_pipelines(name, json.loads(index.read_text()))
+    if Path(folder).is_dir():
+        try:
+            kind = json.loads((Path(folder) / _INDEX).read_text())["_class_name"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"its {_INDEX} cannot be read ({error})"
+            raise explain_failure(name, "base.model", "a Stable Diffusion model", ValueError(reason)) from error
+        refuse_other_pipelines(name, kind)
     return folder
 
 
-def refuse_other_pipelines(name: str, index: dict) -> None:
-    """Raise UserError unless a base model's `model_index.json` is that of Stable Diffusion 1 or 2."""
-    kind = index["_class_name"]
+def refuse_other_pipelines(name: str, kind: str) -> None:
+    """Raise UserError unless a base model's `_class_name`, of its `model_index.json`, is Stable Diffusion's."""
     if kind != "StableDiffusionPipeline":
         called = f"SDXL ({kind})" if kind.startswith("StableDiffusionXL") else f"a {kind}"
         raise UserError(

@@ -99,3 +99,11 @@ def test_a_file_that_is_no_such_state_is_refused_and_nothing_in_it_runs(tmp_path
         with pytest.raises(UserError, match=r"evaluate\.inception='.*' does not hold .*: download https"):
             Inception.load(tmp_path / name)
     assert not traces.exists()
+
+
+def test_weights_that_are_no_numbers_are_refused(weights_file, tmp_path):
+    state = torch.load(weights_file, weights_only=True)
+    state["Mixed_7c.branch1x1.bn.running_var"][3] = torch.nan
+    torch.save(state, tmp_path / "damaged.pth")
+    with pytest.raises(UserError, match=r"evaluate\.inception='.*' is damaged, .*1x1\.bn\.running_var"):
+        Inception.load(tmp_path / "damaged.pth")

@@ -78,6 +78,15 @@ def test_a_base_without_its_tokenizer_is_refused(folder):
         load_base(str(folder), "cpu")
 
 
+@pytest.mark.parametrize("index", ["", "{}", "[1]", None])
+def test_a_folder_without_a_readable_index_is_refused(folder, index):
+    (folder / "model_index.json").unlink()
+    if index is not None:
+        (folder / "model_index.json").write_text(index)
+    with pytest.raises(UserError, match=r"'.*base' cannot be loaded as .*: its model_index\.json cannot be read"):
+        resolve_base(str(folder))
+
+
 @pytest.mark.parametrize(
     ("kind", "told"),
     [

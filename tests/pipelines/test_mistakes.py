@@ -29,6 +29,15 @@ def test_a_wrong_option_is_named(finished, option: str, named: str) -> None:
     assert "Traceback" not in output
 
 
+def test_a_base_that_cannot_serve_is_refused_before_anything_runs(project, tmp_path) -> None:
+    (tmp_path / "xl").mkdir()
+    (tmp_path / "xl" / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    code, output = project.run("--params=base.model=~/xl", HOME=str(tmp_path))
+    assert code == 1
+    assert last_line(output).startswith("Error: base.model='") and "is SDXL" in last_line(output)
+    assert list(project.data.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("argument", "told"),
     [("--pipeline=trian", "'trian'"), ("--nodes=trian", "'trian'"), ("--tags=trian", "'trian'")],

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from partcraft_kedro.assets import refuse_not_finite
 from partcraft_kedro.errors import UserError
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
@@ -180,4 +181,5 @@ class Inception(nn.Module):
             raise UserError(
                 f"evaluate.inception={str(path)!r} does not hold the weights of FID's Inception-v3: {advice}"
             ) from error
+        refuse_not_finite(network.state_dict(), f"evaluate.inception={str(path)!r}")
         return network.eval().requires_grad_(False)

@@ -31,11 +31,12 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
     """
     folder = resolve_model(model, "base", "base.model")
     diffusers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()  # it warns of every part of the pipeline that LoRA leaves alone
+    # It warns of every part of the pipeline that LoRA leaves alone, and logs errors that it raises.
+    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
     transformers.utils.logging.disable_progress_bar()
     told = f"base.model={model!r}"
     try:
-        refuse_other_pipelines(model, StableDiffusionPipeline.load_config(folder))
+        refuse_other_pipelines(model, StableDiffusionPipeline.load_config(folder)["_class_name"])
         networks = {name: load_whole(network, folder, told, subfolder=name) for name, network in _NETWORKS.items()}
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, safety_checker=None, requires_safety_checker=False, **networks
