@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from kedro.io import DatasetError, Version
 
-from partcraft_kedro.datasets import FolderDataset, TableDataset
+from partcraft_kedro.datasets import DocumentDataset, EditableDataset, FolderDataset, TableDataset
 
 
 def test_a_table_with_codes_has_a_preview(tmp_path) -> None:
@@ -43,3 +43,26 @@ def test_a_run_loads_what_it_saved_though_another_saves_a_newer_version(tmp_path
     other.save(tmp_path / "other")
     assert [path.name for path in own.load().iterdir()] == ["own"]
     assert [path.name for path in other.load().iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "other"),
+    [
+        (TableDataset, pd.DataFrame({"code": [[1, 2]]}), pd.DataFrame({"code": [[3]]})),
+        (DocumentDataset, {"folder": "own"}, {"folder": "other"}),
+        (EditableDataset, {1: "head", 0: "background"}, {1: "tail"}),
+    ],
+)
+def test_a_run_loads_the_file_that_it_saved_though_another_saves_since(tmp_path, kind, own, other) -> None:
+    first, second, third = (kind(filepath=str(tmp_path / "file")) for _ in range(3))
+    with pytest.raises(DatasetError):
+        first.load()
+    first.save(own)
+    second.save(other)
+
+    def plain(data):
+        return data["code"].map(list).tolist() if isinstance(data, pd.DataFrame) else data
+
+    assert plain(first.load()) == plain(own)
+    assert plain(second.load()) == plain(third.load()) == plain(other)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

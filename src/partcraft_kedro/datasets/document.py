@@ -1,0 +1,30 @@
+"""Documents: JSON, and YAML for what people edit."""
+
+import json
+from typing import Any
+
+import yaml
+from kedro_datasets.json import JSONDataset
+from kedro_datasets.yaml import YAMLDataset
+
+from partcraft_kedro.datasets.own import ReadsItsOwn
+
+
+class DocumentDataset(ReadsItsOwn, JSONDataset):
+    """`json.JSONDataset`, read as it was written."""
+
+    def _encode(self, data: Any) -> bytes:
+        return json.dumps(data).encode()
+
+    def _decode(self, content: bytes) -> Any:
+        return json.loads(content)
+
+
+class EditableDataset(ReadsItsOwn, YAMLDataset):
+    """`yaml.YAMLDataset`, read as it was written."""
+
+    def _encode(self, data: Any) -> bytes:
+        return yaml.safe_dump(data, sort_keys=False).encode()
+
+    def _decode(self, content: bytes) -> Any:
+        return yaml.safe_load(content)
