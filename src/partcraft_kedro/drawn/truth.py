@@ -1,7 +1,7 @@
 """What is true of pictures made from drawings: what each should show, and whether it does."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,8 @@ class Truth:
         return cls(world, judge, Outlines.of_drawings(world, judge), matching)
 
     def intended(self, row: pd.Series, records: pd.DataFrame) -> tuple[Subject, Any]:
-        """What a planned picture should show: the base in its pose, with each swapped part from its source.
-
-        records: indexed by id. A swapped part that stands for no true label stays the base's. A part that a pose may
-        hide shows where that of its source does.
-        """
-        subject, pose = self.world.from_row(records.loc[row["sources"][0]].to_dict())
-        for source, part in zip(row["sources"][1:], row["swapped"], strict=True):
-            if label := self.matching.get(part):
-                other, other_pose = self.world.from_row(records.loc[source].to_dict())
-                subject = subject | {label: other[label]}
-                if label in self.world.hidden:
-                    visible = f"{label}_visible"
-                    pose = replace(pose, **{visible: getattr(other_pose, visible)})
-        return subject, pose
+        """What a planned picture should show."""
+        return self.world.intended(row, records, self.matching)
 
     def draw_intended(self, plan: pd.DataFrame, records: pd.DataFrame, batch: int) -> Iterator[np.ndarray]:
         """Drawings of what is planned, (batch, h, w, 3) uint8: what a perfect model would make."""

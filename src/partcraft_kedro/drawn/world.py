@@ -6,10 +6,11 @@ each comes with an exact mask and with attributes in words, and any mix of parts
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 PLACES: Mapping[str, tuple] = {
     "sky": ((150, 190, 222), (204, 222, 236)),
@@ -48,7 +49,7 @@ class World(ABC):
     details: ClassVar[Mapping[str, str]] = {}
     """What a picture shows beside its labels (an eye), and the label that it lies in."""
     hidden: ClassVar[frozenset[str]] = frozenset()
-    """Parts that a pose may hide."""
+    """Parts that a pose may hide: it then has a field `<part>_visible`."""
     most_classes: ClassVar[int | None] = None
     """How many classes there are; none: as many as one likes."""
     pose: ClassVar[type]
@@ -90,6 +91,23 @@ class World(ABC):
         """The full caption of a subject: `a photo of a bird, striped red head, …, on sand`."""
         parts = ", ".join(f"{subject[part]} {part}" for part in self.looks)
         return f"a photo of a {self.noun}, {parts}, on {subject['background']}"
+
+    def intended(self, row: pd.Series, records: pd.DataFrame, matching: Mapping[int, str]) -> tuple[Subject, Any]:
+        """What a planned picture should show: the base in its pose, with each swapped part from its source.
+
+        row: of the plan, with `sources` and `swapped`; records: indexed by id; matching: discovered label → true label.
+        A swapped part that stands for no true label stays the base's. A part that a pose may hide shows where that of
+        its source does.
+        """
+        subject, pose = self.from_row(records.loc[row["sources"][0]].to_dict())
+        for source, part in zip(row["sources"][1:], row["swapped"], strict=True):
+            if label := matching.get(part):
+                other, other_pose = self.from_row(records.loc[source].to_dict())
+                subject = subject | {label: other[label]}
+                if label in self.hidden:
+                    visible = f"{label}_visible"
+                    pose = replace(pose, **{visible: getattr(other_pose, visible)})
+        return subject, pose
 
     def drawing(self, canvas: np.ndarray, details: np.ndarray) -> Drawing:
         """A drawing of a lit canvas and a mask that knows the details."""

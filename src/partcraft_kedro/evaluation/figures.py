@@ -90,24 +90,31 @@ def draw_reconstructions(real: np.ndarray, generated: np.ndarray, scores: pd.Dat
 
 
 def draw_compositions(
-    sources: list[list[np.ndarray]], swapped: list[list[str]], generated: np.ndarray, scores: pd.DataFrame
+    sources: list[list[np.ndarray]],
+    swapped: list[list[str]],
+    asked: list[np.ndarray] | None,
+    generated: np.ndarray,
+    scores: pd.DataFrame,
 ) -> Figure:
-    """Each row: the base, the pictures that lend a part (named), and the composition."""
+    """Each row: the base, the pictures that lend a part (named), what was asked for where that is known, and the
+    composition."""
     if not sources:
         return _say("No compositions of several pictures were made.")
-    width = max(map(len, sources))
-    figure = Figure(figsize=(1.7 * (width + 1), 2.0 * len(sources)), layout="constrained")
-    axes = figure.subplots(len(sources), width + 1, squeeze=False)
+    lent = max(map(len, sources))
+    columns = lent + 1 + bool(asked)
+    figure = Figure(figsize=(1.7 * columns, 2.0 * len(sources)), layout="constrained")
+    axes = figure.subplots(len(sources), columns, squeeze=False)
     for r, row in enumerate(scores.itertuples()):
-        for c in range(width):
-            if c < len(sources[r]):
-                axes[r, c].imshow(sources[r][c])
-                label = "base" if c == 0 else f"+ {swapped[r][c - 1]}"
-                axes[r, c].set_xlabel(label, fontsize=9)
+        labels = ["base", *(f"+ {part}" for part in swapped[r])]
+        cells = [*zip(sources[r], labels, strict=True), *[None] * (lent - len(sources[r]))]
+        cells += [(asked[r], "asked for")] if asked else []
+        cells.append((generated[r], f"composed, EMR {row.emr:.2f}"))
+        for axis, cell in zip(axes[r], cells, strict=True):
+            if cell is None:
+                axis.set_visible(False)
             else:
-                axes[r, c].set_visible(False)
-        axes[r, width].imshow(generated[r])
-        axes[r, width].set_xlabel(f"composed, EMR {row.emr:.2f}", fontsize=9)
+                axis.imshow(cell[0])
+                axis.set_xlabel(cell[1], fontsize=9, parse_math=False)
     _bare(axes)
     figure.suptitle("Compositions: parts of several pictures in one", fontsize=11)
     return figure

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.evaluation import figures
 from partcraft_kedro.images.records import load_pictures
 from partcraft_kedro.options import DataOptions, EvaluateOptions
@@ -37,10 +38,12 @@ def draw_compositions(
     scores: pd.DataFrame,
     records: pd.DataFrame,
     part_names: dict[int, str],
+    discovery_scores: dict,
     evaluate: EvaluateOptions,
     data: DataOptions,
 ) -> Figure:
-    """Random compositions, as many of each number of sources, beside their sources (the paper's Figs. 2 and 3)."""
+    """Random compositions, as many of each number of sources, beside their sources (the paper's Figs. 2 and 3) and, of
+    drawings, beside what was asked for."""
     composed = scores[(scores["kind"] == "composition") & (scores["source_count"] > 1)]
     order = numpy_generator(evaluate.seed, "compositions").permutation(len(composed))
     drawn = composed.iloc[order]
@@ -49,7 +52,12 @@ def draw_compositions(
     paths = records.set_index("id")["path"]
     sources = [list(_load([paths[i] for i in ids], data)) for ids in shown["sources"]]
     swapped = [[part_names[part] for part in parts] for parts in shown["swapped"]]
-    return figures.draw_compositions(sources, swapped, _load(shown["path"], data), shown)
+    asked = None
+    if "world" in records:
+        world, known = WORLDS[records["world"].iloc[0]], records.set_index("id")
+        matching = {int(found): true for found, true in discovery_scores["matching"].items()}
+        asked = [world.draw(*world.intended(row, known, matching)).picture for _, row in shown.iterrows()]
+    return figures.draw_compositions(sources, swapped, asked, _load(shown["path"], data), shown)
 
 
 def draw_transfers(scores: pd.DataFrame, records: pd.DataFrame, evaluate: EvaluateOptions, data: DataOptions) -> Figure:

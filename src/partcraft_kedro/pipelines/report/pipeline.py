@@ -17,7 +17,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.draw_compositions,
-                ["scores", "records", "part_names", *options],
+                ["scores", "records", "part_names", "discovery_scores", *options],
                 "compositions_figure",
                 name="draw_compositions",
             ),
