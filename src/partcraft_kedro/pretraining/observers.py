@@ -22,7 +22,7 @@ from partcraft_kedro.pretraining.pictures import CODE_WIDTH, PretrainingPictures
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 
 # Foreground, part, place, colour, style.
-CODE_WEIGHTS = (1.0, 1.0, 0.5, 0.5, 0.4)
+CODE_WEIGHTS = (1.0, 1.4, 0.5, 0.5, 0.4)
 
 
 def build_vit() -> Dinov2Model:
