@@ -300,7 +300,8 @@ def loss_with(cache: TrainingCache, label_maps: torch.Tensor) -> dict[str, torch
     model = fresh_model(of)
     cache = replace(cache, label_maps=torch.stack([label_maps, label_maps.flip(-1)]))
     with AttentionCapture(model.pipeline.unet) as capture, torch.no_grad():
-        return training_loss(model, capture, model.own_scheduler, draw_batch(model, cache, of, 0), of)
+        schedule = DDPMScheduler.from_config(model.own_scheduler.config)
+        return training_loss(model, capture, schedule, draw_batch(model, cache, of, 0), of)
 
 
 def test_masks_of_another_grid_are_brought_to_attentions(cache: TrainingCache) -> None:
