@@ -23,6 +23,14 @@ def test_a_patch_has_its_commonest_label():
     assert patch_labels(mask, 4).tolist() == mask.tolist()
 
 
+def test_patches_need_not_divide_the_picture():
+    """Two patches on five pixels: the middle of the third one lies in the second."""
+    mask = np.array([[[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 2, 2], [2, 2, 2, 2, 2], [2, 2, 2, 2, 2]]], np.uint8)
+    assert patch_labels(mask, 2).tolist() == [[[1, 0], [2, 2]]]
+    found = np.array([[[1, 0], [2, 2]]], np.uint8)
+    assert scores_of(found, mask, 3, 3)["nmi"] == pytest.approx(1)
+
+
 def test_overlap_by_hand():
     discovered, true = np.array([[0, 0, 0, 1, 1, 2]]), np.array([[0, 0, 1, 1, 1, 0]])
     expected = [[2 / 4, 1 / 5], [0, 2 / 3], [1 / 3, 0], [0, 0]]

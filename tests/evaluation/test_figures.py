@@ -26,6 +26,14 @@ def test_crops_are_squares_around_the_part(mask, rows, columns):
     assert np.array_equal(crop_to(picture, mask), picture[slice(*rows), slice(*columns)])
 
 
+def test_a_crop_is_around_its_part_whatever_the_grid():
+    """37 patches on 256 pixels: the last one's middle is pixel 252.5."""
+    picture = np.arange(256 * 256 * 3).reshape(256, 256, 3)
+    mask = np.zeros((37, 37), bool)
+    mask[36, 18] = True
+    assert np.array_equal(crop_to(picture, mask), picture[235:256, 117:138])
+
+
 def test_a_sheet_shows_every_crop_and_name():
     black = np.zeros((3, 3, 3), np.uint8)
     sheets = [("1 head", [("[1,7]", [black] * 2), ("[1,0]", [black])]), ("2 tail", [("[2,3]", [black] * 3)])]

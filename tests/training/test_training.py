@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from PIL import Image
 from safetensors import safe_open
 
 from partcraft_kedro.errors import UserError
@@ -16,6 +17,7 @@ from partcraft_kedro.generation.sampling import sample_pictures
 from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.model import attention as model_attention
 from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture
+from partcraft_kedro.model.base import load_base
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
 from partcraft_kedro.training.cache import TrainingCache, write_latents
@@ -300,7 +302,8 @@ def loss_with(cache: TrainingCache, label_maps: torch.Tensor) -> dict[str, torch
     model = fresh_model(of)
     cache = replace(cache, label_maps=torch.stack([label_maps, label_maps.flip(-1)]))
     with AttentionCapture(model.pipeline.unet) as capture, torch.no_grad():
-        return training_loss(model, capture, model.own_scheduler, draw_batch(model, cache, of, 0), of)
+        schedule = DDPMScheduler.from_config(model.own_scheduler.config)
+        return training_loss(model, capture, schedule, draw_batch(model, cache, of, 0), of)
 
 
 def test_masks_of_another_grid_are_brought_to_attentions(cache: TrainingCache) -> None:
@@ -475,10 +478,6 @@ def test_bfloat16_moves_the_losses_by_rounding_alone(cache: TrainingCache) -> No
 
 def test_latents_are_mapped_from_disk_and_read_as_written(tmp_path) -> None:
     """41 pictures of random content: two shards, each read back at both flips."""
-    from PIL import Image
-
-    from partcraft_kedro.model.base import load_base
-
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(41)]
     for path in paths:
@@ -494,6 +493,15 @@ def test_latents_are_mapped_from_disk_and_read_as_written(tmp_path) -> None:
             expected = vae.encode(to_vae(picture[:, :, :: -1 if flip else 1].copy())).latent_dist
         torch.testing.assert_close(mean[i], expected.mean[0], atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(std[i], expected.std[0], atol=2e-3, rtol=2e-3)
+
+
+def test_latents_that_are_no_numbers_are_not_kept(tmp_path) -> None:
+    Image.new("RGB", (128, 128)).save(tmp_path / "one.png")
+    vae = load_base("tiny", "cpu").vae
+    vae.encoder.conv_out.bias.data.fill_(1e6)  # beyond float16
+    with pytest.raises(UserError, match=r"VAE of base\.model"):
+        write_latents(vae, [tmp_path / "one.png"], 128, tmp_path / "latents")
+    assert not (tmp_path / "latents").exists()
 
 
 @pytest.mark.parametrize("unet", ["frozen", "lora", "key_value", "full"])
@@ -513,8 +521,6 @@ def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_
     second = sample_pictures(loaded, prompts, names, sampling, seed=0)
     assert torch.allclose(first, second, atol=1e-4)
     if unet == "lora":  # a plain diffusers pipeline reads it, with its metadata
-        from partcraft_kedro.model.base import load_base
-
         plain = load_base("tiny")
         plain.load_lora_weights(tmp_path / "adapter")
         assert plain.unet.peft_config["default_0"].r == 2

@@ -21,7 +21,9 @@ def attention_loss(
     whole = maps.sum(1, keepdim=True) if normalisation == "parts" else maps.amax((2, 3), keepdim=True)
     shares = maps / whole.clamp(min=1e-12)
     if loss == "cross_entropy":
-        errors = F.binary_cross_entropy(shares.clamp(1e-6, 1 - 1e-6), masks, reduction="none")
+        # It refuses NaN, on a GPU by ending the process; the diffusion loss of the same pass tells of it.
+        shares = shares.nan_to_num(nan=0.5).clamp(1e-6, 1 - 1e-6)
+        errors = F.binary_cross_entropy(shares, masks, reduction="none")
     else:
         errors = (shares - masks).square()
     of_parts = errors.mean((2, 3)) * present
