@@ -96,8 +96,7 @@ def run_chain(
     tracking = f"sqlite:///{data.parent / 'mlflow.db'}"
     environment = os.environ | {"PARTCRAFT_DATA": str(data), "MLFLOW_TRACKING_URI": tracking}
     return subprocess.run(
-        command, cwd=Path(__file__).parents[1], env=environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, check=False,
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
 
 

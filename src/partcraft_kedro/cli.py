@@ -76,6 +76,8 @@ def _refuse_unknown_names(options: dict[str, Any]) -> None:
 
     environment = options.get("env") or os.environ.get("KEDRO_ENV")
     conf = Path(options.get("conf_source") or project_folder() / settings.CONF_SOURCE)
+    if "[" in str(conf):
+        raise UserError(f"Kedro cannot read settings in {conf}, for the [ in its name: rename the folder.")
     if environment and conf.is_dir() and not (conf / environment).is_dir():
         raise unknown("environment", environment, (path.name for path in conf.iterdir() if path.is_dir()))
     chosen = given("pipeline", "pipelines")

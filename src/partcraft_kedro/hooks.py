@@ -97,7 +97,7 @@ class FlatMlflowHook(MlflowHook):
         with FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{user}.lock"):
             super().after_context_created(context)
             place = self.mlflow_config.tracking.experiment.create_experiment_kwargs.artifact_location
-            if address.startswith("sqlite:") and place.startswith("file:"):
+            if address.startswith("sqlite:///") and str(place).startswith("file:"):
                 _follow_artifacts(address, place)
 
     @hook_impl

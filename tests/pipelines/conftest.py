@@ -33,6 +33,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, *arguments: str, command: str = "run", env: str = "test", **environment: str) -> tuple[int, str]:

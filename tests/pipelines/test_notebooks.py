@@ -27,6 +27,7 @@ def execute(name: str, data: Path, database: Path) -> dict[str, list]:
         "PARTCRAFT_ENV": "test",
         "PARTCRAFT_DATA": str(data),
         "MLFLOW_TRACKING_URI": f"sqlite:///{database}",
+        "PARTCRAFT_ARTIFACTS": str(database.parent / "mlartifacts"),
     }
     client = NotebookClient(
         notebook, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}

@@ -1,9 +1,16 @@
 """The chain as its users start it."""
 
 import json
+import os
+import signal
+import socket
 import sqlite3
+import sys
+import time
+from pathlib import Path
 
 import pandas as pd
+import requests
 
 from partcraft_kedro.pipeline_registry import register_pipelines
 
@@ -98,15 +105,60 @@ def test_an_older_adapter_is_loaded_by_its_version(finished) -> None:
 
 
 def test_killed_runs_end_with_the_same_bytes(finished, project) -> None:
-    for pattern in (
-        "04_feature/test/features-*/features-*.safetensors",
-        "06_models/test/training-*/checkpoint.safetensors",
-        "07_model_output/test/pictures-*/*.png",
+    for by, pattern in (
+        (signal.SIGINT, "04_feature/test/features-*/features-*.safetensors"),
+        (signal.SIGTERM, "06_models/test/training-*/checkpoint.safetensors"),
+        (signal.SIGKILL, "07_model_output/test/pictures-*/*.png"),
     ):
-        project.run_killed(lambda pattern=pattern: project.found(pattern))
+        code, output = project.run_killed(lambda pattern=pattern: project.found(pattern), by=by)
+        assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[by]
+        assert by == signal.SIGKILL or output.strip().endswith("Stopped; the same command goes on.")
+        assert "Traceback" not in output and not list(project.data.rglob("*.partial*"))
+    with sqlite3.connect(project.database) as database:
+        statuses = [status for (status,) in database.execute("select status from runs order by start_time")]
+    assert statuses == ["KILLED", "KILLED", "RUNNING"]
     code, output = project.run()
     assert code == 0, output
     expected, found = finished.contents(), project.contents()
     of_defaults = {path: content for path, content in expected.items() if path in found}
     assert of_defaults.keys() == found.keys()
     assert [path for path in found if found[path] != expected[path]] == []
+
+
+def test_a_project_that_is_moved_goes_on_in_its_new_place(project, tmp_path) -> None:
+    code, output = project.run("--pipelines=images")
+    assert code == 0, output
+    moved = tmp_path / "50% of #1?"
+    moved.mkdir()
+    for part in ("conf", "data", "mlflow.db", "pyproject.toml", "src"):
+        (tmp_path / part).rename(moved / part)
+    project.folder = moved
+    code, output = project.run("--pipelines=images")
+    assert code == 0, output
+    assert "MLflow kept its artifacts elsewhere" in output
+    with sqlite3.connect(moved / "mlflow.db") as database:
+        (place,) = database.execute("select artifact_location from experiments where name = 'partcraft-test'")
+        assert place == ((moved / "mlartifacts").as_uri(),)
+        assert database.execute("select count(*) from runs").fetchone() == (2,)
+    assert not (tmp_path / "data").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+def test_mlflow_s_pages_open_though_the_environment_is_not_activated(project) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here = str(Path(sys.executable).parent)
+    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != here)
+    process = project.start(f"--port={port}", command="mlflow ui", PATH=path)
+    try:
+        for _ in range(600):
+            try:
+                answer = requests.get(f"http://127.0.0.1:{port}", timeout=10)
+                break
+            except requests.ConnectionError:
+                assert process.poll() is None, process.stdout.read()
+                time.sleep(0.5)
+        assert answer.ok and "MLflow" in answer.text
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate()

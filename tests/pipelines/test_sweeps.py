@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -142,6 +143,19 @@ def test_a_point_that_fails_stops_no_other_and_is_run_again_alone(swept) -> None
     assert code == 0, output
     assert done.stat().st_mtime_ns == stamp
     assert len(list(project.data.glob(f"{SWEEPS}/grid-part_identity-*/*/point.json"))) == 2
+
+
+def test_a_sweep_that_is_told_to_end_ends_its_points_too(project) -> None:
+    def computes() -> bool:
+        return project.found("01_raw/test/pictures-*/stage.json")
+
+    grid = ("--grid=train.rank=2", "--seeds=0")
+    code, output = project.run_killed(computes, *grid, command="sweep", by=signal.SIGTERM)
+    assert code == 143 and output.strip().endswith("Stopped; the same command goes on.")
+    assert "Traceback" not in output
+    client = mlflow.MlflowClient(f"sqlite:///{project.database}")
+    experiment = client.get_experiment_by_name("partcraft-test").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["KILLED", "KILLED"]
 
 
 def test_the_table_and_the_page_lead_to_the_runs(swept) -> None:

@@ -1,0 +1,98 @@
+"""The command line: names, and values of options."""
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from kedro.framework.cli.cli import KedroCLI
+from kedro_project import lay_out
+
+from partcraft_kedro.cli import _grid, _params
+
+
+def kedro(*arguments: str) -> Result:
+    return CliRunner().invoke(KedroCLI(Path.cwd()), arguments)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("run",), ("sweep",), ("viz", "run"), ("catalog", "describe-datasets"), ("mlflow", "ui"), ("jupyter", "lab")],
+    ids=" ".join,
+)
+def test_every_command_refuses_an_environment_that_there_is_not(command: tuple[str, ...]) -> None:
+    result = kedro(*command, "--env=cbu")
+    assert result.exit_code == 1
+    last = result.output.splitlines()[-1]
+    assert last.startswith("Error: There is no environment 'cbu': did you mean 'cub'? There are base, cub, dogs,")
+
+
+def test_so_it_does_with_one_from_the_shell(monkeypatch) -> None:
+    monkeypatch.setenv("KEDRO_ENV", "tset")
+    assert "did you mean 'test'?" in kedro("catalog", "list-patterns").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "--pipelines=images,trian"], "There is no pipeline 'trian': did you mean 'train'?"),
+        (["run", "--pipeline=xyz"], "There is no pipeline 'xyz': there are download, evaluate"),
+        (["viz", "run", "--pipeline=trian"], "There is no pipeline 'trian'"),
+        (["run", "--tags=generate,raport"], "There is no tag 'raport': did you mean 'report'?"),
+        (["run", "--nodes=train_adaptr"], "There is no node 'train_adaptr': did you mean 'train_adapter'?"),
+        (["run", "--to-nodes=score"], "There is no node 'score'"),
+    ],
+)
+def test_a_name_that_there_is_not_is_told_with_what_may_be_meant(arguments: list[str], told: str) -> None:
+    result = kedro(*arguments)
+    assert result.exit_code == 1 and told in result.output.splitlines()[-1]
+
+
+def test_a_folder_that_kedro_cannot_read_is_told(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "mine [1]"
+    folder.mkdir()
+    lay_out(folder)
+    monkeypatch.chdir(folder)
+    assert kedro("run").output.splitlines()[-1].startswith(f"Error: Kedro cannot read settings in {folder}")
+
+
+def params(given: str) -> dict:
+    return _params(click.Context(click.Command("run")), click.Option(["--params"]), given)
+
+
+@pytest.mark.parametrize(
+    ("given", "tree"),
+    [
+        ("", {}),
+        ("train.steps=300, train.attention_weight=0.1", {"train": {"steps": 300, "attention_weight": 0.1}}),
+        (
+            "images.folder=/data/My Pictures (2024), birds,images.source=folder",
+            {"images": {"folder": "/data/My Pictures (2024), birds", "source": "folder"}},
+        ),
+        ("images.folder=/data/a=b [1]", {"images": {"folder": "/data/a=b [1]"}}),
+        ("images.folder=12345,images.labels=null", {"images": {"folder": "12345", "labels": None}}),
+        ("base.model=007,base.precision=auto", {"base": {"model": "007", "precision": "auto"}}),
+        (
+            "generate.sampling.negative_prompt=blurry, dark: yes,generate.sampling.steps=5",
+            {"generate": {"sampling": {"negative_prompt": "blurry, dark: yes", "steps": 5}}},
+        ),
+        ("evaluate.part_identity=null", {"evaluate": {"part_identity": None}}),
+    ],
+)
+def test_values_are_what_they_look_like_and_text_where_text_belongs(given: str, tree: dict) -> None:
+    assert params(given) == tree
+
+
+@pytest.mark.parametrize("given", ["train.steps", "=3", "train.steps=[2", "train=5,train.steps=3"])
+def test_what_is_no_option_is_refused(given: str) -> None:
+    with pytest.raises(click.BadParameter):
+        params(given)
+
+
+def test_values_of_a_grid_keep_their_blanks() -> None:
+    context, option = click.Context(click.Command("sweep")), click.Option(["--grid"])
+    given = ("evaluate.part_identity=/my models/12, null", "train.rank = 2, 4")
+    assert _grid(context, option, given) == {
+        "evaluate.part_identity": ["/my models/12", None],
+        "train.rank": [2, 4],
+    }

@@ -1,0 +1,71 @@
+"""MLflow: where it keeps runs, and what when it cannot."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.hooks import _do_without_hub, _follow_artifacts, _refuse_unusable
+
+
+@pytest.fixture
+def closed() -> str:
+    """An address at which nothing answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("address", ["mlruns", "/data/mlruns", "file:///data/mlruns"])
+def test_a_folder_is_refused_with_what_to_give_instead(address: str) -> None:
+    with pytest.raises(UserError, match=r"is a folder.*give a database, sqlite:"):
+        _refuse_unusable(address)
+
+
+def test_a_server_that_does_not_answer_is_told(closed, monkeypatch) -> None:
+    with pytest.raises(UserError, match=r"does not answer \(.*unset MLFLOW_TRACKING_URI"):
+        _refuse_unusable(closed)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(UserError, match="SOCKS"):
+        _refuse_unusable("http://mlflow.invalid")
+
+
+def test_a_hub_that_does_not_answer_is_done_without(closed, monkeypatch, tmp_path) -> None:
+    import os
+
+    monkeypatch.setenv("HF_ENDPOINT", closed)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    _do_without_hub(["tiny", str(tmp_path), "None"])
+    assert "HF_HUB_OFFLINE" not in os.environ
+    _do_without_hub(["tiny", "owner/model"])
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_artifacts_of_a_moved_project_are_found_and_new_ones_lie_beside_them(tmp_path) -> None:
+    old, new = tmp_path / "old", tmp_path / "50% #new"
+    client = MlflowClient(f"sqlite:///{old}/mlflow.db")
+    experiment = client.create_experiment("partcraft-test", (old / "mlartifacts").as_uri())
+    run = client.create_run(experiment).info
+    client.log_text(run.run_id, "weights", "adapter/adapter.json")
+    client.create_registered_model("partcraft-test")
+    client.create_model_version("partcraft-test", f"{run.artifact_uri}/adapter", run.run_id)
+    foreign = client.create_experiment("other", (tmp_path / "other").as_uri())
+    apart = client.create_run(foreign).info
+    shutil.copytree(old, new)
+    shutil.rmtree(old / "mlartifacts")
+
+    address = f"sqlite:///{new}/mlflow.db".replace("%", "%25")
+    for _ in range(2):  # the second time there is nothing to do
+        _follow_artifacts(address, (new / "mlartifacts").as_uri())
+        client = MlflowClient(address)
+        assert [file.path for file in client.list_artifacts(run.run_id, "adapter")] == ["adapter/adapter.json"]
+        source = client.get_model_version("partcraft-test", "1").source
+        assert source == f"{client.get_run(run.run_id).info.artifact_uri}/adapter"
+        assert client.get_run(apart.run_id).info.artifact_uri == apart.artifact_uri
+    fresh = client.create_run(experiment).info
+    client.log_text(fresh.run_id, "weights", "adapter.json")
+    assert (new / "mlartifacts" / fresh.run_id / "artifacts" / "adapter.json").exists()
+    assert not Path(old / "mlartifacts").exists()
