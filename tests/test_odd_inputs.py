@@ -1,7 +1,8 @@
 """Malformed and odd inputs as people have them: each gives a right result, or one sentence, and nothing is lost.
 
-62 pictures, 43 folders, 17 tables of labels, 14 files of names, 25 options, 12 counts at their edges and 12 damaged
-files: 185 in all. tests/images/test_malformed_pictures.py has fifty more pictures.
+63 pictures, 50 folders and names in them, 18 tables of labels, 14 files of parts' names, 19 counts at their edges, 10
+tests of damaged files, and on the command line 25 options and 5 sources of pictures: 204 in all.
+tests/images/test_malformed_pictures.py has fifty more pictures.
 """
 
 import io
@@ -22,6 +23,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.evaluation.figures import draw_scores
+from partcraft_kedro.evaluation.scores import random_others
 from partcraft_kedro.images.contact_sheet import draw_contact_sheet
 from partcraft_kedro.images.readers import read_folder, read_sims4
 from partcraft_kedro.images.records import check_pictures, hash_pictures, load_picture, load_pictures
@@ -38,13 +41,6 @@ PROJECT = Path(__file__).parents[1]
 COLOUR, GREY = (200, 120, 40), 120
 SAMPLING = {"steps": 2, "sampler": "model", "guidance": 2, "guidance_rescale": 0}
 SAMPLING |= {"negative_prompt": "", "batch_size": 4}
-    "steps": 2,
-    "sampler": "model",
-    "guidance": 2,
-    "guidance_rescale": 0,
-    "negative_prompt": "",
-    "batch_size": 4,
-}
 
 
 def told(error: pytest.ExceptionInfo) -> str:
@@ -488,6 +484,16 @@ def test_parts_of_one_picture(discovery: str, parts: int, variants: int) -> None
     assert 1 <= predictor.part_count <= min(parts, 16)
     codes, _ = predictor.codes_of(features, predictor.label_maps(features))
     assert codes.shape == (1, predictor.part_count + 1)
+
+
+def test_where_all_pictures_are_sources_there_is_no_floor() -> None:
+    plan = pd.DataFrame({"id": ["all", "one"], "sources": [["a", "b"], ["a"]]})
+    assert random_others(plan, pd.DataFrame(index=["a", "b"]), 0) == [None, "b"]
+
+
+def test_no_score_at_all_is_a_figure_that_says_so(tmp_path) -> None:
+    figure = draw_scores(pd.DataFrame(columns=["task", "measure", "value", "low", "high", "ceiling", "floor"]))
+    assert "No picture could be scored" in figure.texts[0].get_text()
 
 
 # --- Damaged files of finished stages

@@ -170,3 +170,16 @@ def test_a_measure_that_one_setting_lacks_is_drawn_without_it(methods):
     judge = next(axis for axis in figure.axes if axis.get_title() == "judge")
     emr = next(axis for axis in figure.axes if axis.get_title() == "EMR")
     assert 0 < len(judge.lines) < len(emr.lines)
+
+
+def test_a_user_s_text_is_no_formula_and_no_html(methods, samples, tmp_path):
+    names = {"partcraft": "$x$ <b>&", "break_a_scene": r"$\frac{$", "textual_inversion": "</script>"}
+    points = methods[0].assign(setting=methods[0]["setting"].map(names))
+    summary = summarise_seeds(points, methods[1], "creatures")
+    figure = draw_sweep(summary)
+    figure.savefig(tmp_path / "sweep.png")
+    assert "\\$x\\$ <b>&" in legend_of(figure)  # escaped for matplotlib, which draws the bare sign
+    draw_stages(points, samples).savefig(tmp_path / "stages.png")
+    plot = plot_sweep(summary)
+    assert "$x$ &lt;b&gt;&amp;" in {trace.name for trace in plot.data}
+    assert plot.to_html(include_plotlyjs=False).count("</script>") == 1  # the end of its own

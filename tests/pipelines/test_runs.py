@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import requests
 
 from partcraft_kedro.pipeline_registry import register_pipelines
@@ -84,12 +85,33 @@ def test_a_second_run_computes_nothing_again(finished) -> None:
     assert finished.contents() == contents
 
 
-def test_a_changed_option_runs_its_stage_and_what_follows(finished) -> None:
+@pytest.mark.parametrize(
+    ("option", "stages"),
+    [
+        ("train.attention_weight=0.1", {"training", "pictures"}),
+        ("generate.sampling.steps=3", {"training", "pictures"}),  # training shows pictures on its way
+        ("generate.sampling.batch_size=3", set()),  # memory alone
+    ],
+)
+def test_a_changed_option_runs_its_stage_and_what_follows(finished, option: str, stages: set[str]) -> None:
     before = set(finished.data.glob("0*/test/*-*"))
-    code, output = finished.run("--pipeline=generate", "--params=train.attention_weight=0.1")
+    code, output = finished.run("--pipeline=generate", f"--params={option}")
     assert code == 0, output
     fresh = {path.name.rsplit("-", 1)[0] for path in set(finished.data.glob("0*/test/*-*")) - before}
-    assert fresh == {"training", "pictures"}
+    assert fresh == stages
+    assert finished.run("--pipeline=generate")[0] == 0
+
+
+def test_scores_follow_the_pictures_that_floors_are_drawn_from(finished) -> None:
+    before = set(finished.data.glob("07_model_output/test/scores-*"))
+    table = finished.data / "02_intermediate/test/records.parquet"
+    records = pd.read_parquet(table)
+    records[records["split"] == "test"].to_parquet(table)
+    code, output = finished.run("--tags=evaluate")
+    assert code == 0, output
+    assert len(set(finished.data.glob("07_model_output/test/scores-*")) - before) == 1
+    assert finished.run()[0] == 0
+    assert len(pd.read_parquet(table)) == len(records)
 
 
 def test_an_older_adapter_is_loaded_by_its_version(finished) -> None:
