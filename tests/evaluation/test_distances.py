@@ -7,6 +7,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from partcraft_kedro.assets import TINY
+from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.evaluation import distances
 from partcraft_kedro.evaluation.distances import (
     Embedder,
@@ -19,7 +20,6 @@ from partcraft_kedro.evaluation.distances import (
     judge_embedder,
     kernel_distance,
 )
-from partcraft_kedro.evaluation.judge import Judge
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.images.tensors import to_unit
 

@@ -4,17 +4,14 @@ import pytest
 from PIL import Image
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.images.creatures import creature_from_row, draw
 from partcraft_kedro.images.records import (
     check_pictures,
-    draw_creatures,
     hash_pictures,
     load_picture,
     load_pictures,
 )
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-COUNTS = {"species": 2, "pictures_per_species": 4, "test_fraction": 0.25, "seed": 3}
 
 
 @pytest.fixture
@@ -122,29 +119,3 @@ def test_broken_pictures_are_set_aside_with_their_reason(tmp_path, halves):
     assert [name in reason for name, reason in zip(quarantine["path"], quarantine["reason"], strict=True)] == [True] * 2
     with pytest.raises(UserError, match=r"2 of 4 pictures are broken.*worst_broken_share=0\.49.*b\.png"):
         check_pictures(records, tmp_path, worst=0.49)
-
-
-def test_creatures_are_drawn_with_records_that_can_draw_them_again(tmp_path):
-    records = draw_creatures(tmp_path / "creatures", tmp_path, **COUNTS)
-    assert records["id"].is_unique
-    assert records["class_name"].value_counts().to_dict() == {"species_00": 4, "species_01": 4}
-    assert records.groupby("class_name")["split"].agg(list).tolist() == [["train"] * 3 + ["test"]] * 2
-    records.to_parquet(tmp_path / "records.parquet")
-    for row in pd.read_parquet(tmp_path / "records.parquet").to_dict("records"):
-        picture, mask = draw(*creature_from_row(row))
-        assert np.array_equal(load_picture(tmp_path / row["path"], 128), picture)
-        assert np.array_equal(np.asarray(Image.open(tmp_path / row["mask_path"])), mask)
-    for _, rows in records.groupby("class_name"):
-        assert len(rows.drop_duplicates(["body", "head", "wing", "tail", "legs"])) == 1
-        assert rows["pose_x"].nunique() == 4
-
-
-def test_pictures_that_are_there_are_kept_and_lost_ones_redrawn(tmp_path):
-    records = draw_creatures(tmp_path, tmp_path, **COUNTS)
-    first, second = (tmp_path / path for path in records["path"][:2])
-    whole = second.read_bytes()
-    first.write_bytes(b"kept")
-    second.unlink()
-    pd.testing.assert_frame_equal(draw_creatures(tmp_path, tmp_path, **COUNTS), records)
-    assert first.read_bytes() == b"kept"
-    assert second.read_bytes() == whole

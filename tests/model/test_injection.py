@@ -4,7 +4,8 @@ import torch
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.injection import PartPrompts
 from partcraft_kedro.model.part_encoder import PartEncoder
-from partcraft_kedro.pretraining.base import build_text_encoder, build_tokenizer
+from partcraft_kedro.pretraining.networks import build_text_encoder
+from partcraft_kedro.pretraining.tokenizer import build_tokenizer
 
 PARTS, VARIANTS = 2, 12
 PROMPT = "a photo of a [2,11] bird [0,1] on sand"

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from partcraft_kedro.evaluation.judge import Judge
+from partcraft_kedro.pretraining.base import CaptionedBatch, build_tokenizer, grounding_loss, reading_loss
 from torch import nn
 
 from partcraft_kedro.assets import TINY
-from partcraft_kedro.evaluation.judge import Judge
 from partcraft_kedro.images import creatures
 from partcraft_kedro.images.tensors import to_unit
 from partcraft_kedro.model.attention import ATTENTION_LAYERS
 from partcraft_kedro.model.base import load_base
-from partcraft_kedro.pretraining.base import CaptionedBatch, build_tokenizer, grounding_loss, reading_loss
 from partcraft_kedro.pretraining.fitting import fit
 from partcraft_kedro.pretraining.pictures import (
     attribute_indices,
