@@ -22,6 +22,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+from partcraft_kedro.drawn.dataset import draw_dataset
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.figures import draw_scores
 from partcraft_kedro.evaluation.scores import random_others
@@ -41,6 +42,7 @@ PROJECT = Path(__file__).parents[1]
 COLOUR, GREY = (200, 120, 40), 120
 SAMPLING = {"steps": 2, "sampler": "model", "guidance": 2, "guidance_rescale": 0}
 SAMPLING |= {"negative_prompt": "", "batch_size": 4}
+NAMES = {0: "background", 1: "head"}
 
 
 def told(error: pytest.ExceptionInfo) -> str:
@@ -460,7 +462,7 @@ def prompts(count: int, labels: int) -> pd.DataFrame:
 )
 def test_compositions_take_the_sources_that_are_there(caplog, pictures: int, labels: int, most: int) -> None:
     options = options_of("generate", sampling=SAMPLING, reconstructions=100, compositions=3)
-    plan = plan_pictures(prompts(pictures, labels), options)
+    plan = plan_pictures(prompts(pictures, labels), NAMES, options)
     assert (plan["kind"] == "reconstruction").sum() == pictures
     composed = plan[plan["kind"] == "composition"]
     assert composed["sources"].map(len).value_counts().to_dict() == dict.fromkeys(range(1, most + 1), 3)
@@ -470,7 +472,7 @@ def test_compositions_take_the_sources_that_are_there(caplog, pictures: int, lab
 
 def test_no_picture_of_the_split_is_told() -> None:
     with pytest.raises(UserError, match=r"generate\.split='train' has no pictures") as error:
-        plan_pictures(prompts(3, 6), options_of("generate", sampling=SAMPLING, split="train"))
+        plan_pictures(prompts(3, 6), NAMES, options_of("generate", sampling=SAMPLING, split="train"))
     told(error)
 
 
@@ -502,21 +504,16 @@ def test_no_score_at_all_is_a_figure_that_says_so(tmp_path) -> None:
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """Images, features and parts of six pictures; a function that does it all again, taking what is there."""
-    from partcraft_kedro.images import creatures
-    from partcraft_kedro.randomness import numpy_generator
-
     folder = tmp_path_factory.mktemp("chain")
-    for i, kind in enumerate(creatures.make_species(6, seed=0)):
-        path = folder / "pictures" / f"{i}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(creatures.draw(kind, creatures.random_pose(numpy_generator(0, "odd", i)))[0]).save(path)
-    images = options_of("images", source="folder", folder=folder / "pictures")
+    picture = {"classes": 6, "pictures_per_class": 1, "test_fraction": 0, "seed": 0}
+    draw_dataset("creatures", folder / "drawn", folder, **picture)
+    images = options_of("images", source="folder", folder=folder / "drawn" / "images")
     features, parts = options_of("features", workers=0), options_of("parts")
-    data = DataOptions(folder=folder / "data", dataset="test", point="")
+    data, base = DataOptions(folder=folder / "data", dataset="test", point=""), options_of("base", device="cpu")
 
     def run() -> dict:
         records, _ = images_nodes.check_pictures(images_nodes.read_pictures(images, data), images, data)
-        extracted = extract_features(records, features, data)
+        extracted = extract_features(records, features, base, data)
         predictor = parts_nodes.discover_parts(extracted, records, parts, data)
         masks, codes = parts_nodes.label_pictures(predictor, extracted, records, data)
         PartPredictor.load(predictor)
@@ -588,7 +585,7 @@ def one_sentence(result) -> str:
 @pytest.mark.parametrize(
     "option",
     [
-        *("images.source=nothing", "images.species=0", "images.species=many", "images.species=1.5", "images.species="),
+        *("images.source=nothing", "images.classes=0", "images.classes=many", "images.classes=1.5", "images.classes="),
         *("images.test_fraction=1.1", "images.test_fraction=nan", "images.worst_broken_share=-0.1", "images.seed=-1"),
         *("images.seed=1e400", "images=3", "parts.parts=0", "parts.parts=255", "parts.variants=-3", "parts.seed=one"),
         *("parts.discovery=centered", "generate.most_sources=0", "generate.most_sources=5", "generate.compositions=-1"),
