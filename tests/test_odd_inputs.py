@@ -484,7 +484,9 @@ def test_transfers_need_two_pictures(pictures: int, made: int) -> None:
 
 def test_a_transferred_part_that_is_none_is_told() -> None:
     options = options_of("generate", sampling=SAMPLING, transfers=2, transferred=("part 1", "nose"))
-    with pytest.raises(UserError, match=r"generate\.transferred='nose' is no part: .*background, part 1, part 2") as error:
+    with pytest.raises(
+        UserError, match=r"generate\.transferred='nose' is no part: .*background, part 1, part 2"
+    ) as error:
         plan_pictures(prompts(3, 3), part_names(3), options)
     told(error)
 
@@ -519,12 +521,12 @@ def chain(tmp_path_factory):
         member = world.random_member(i, 6, rng, seed=0)
         Image.fromarray(world.draw(member, world.random_pose(rng)).picture).save(path)
     images = options_of("images", source="folder", folder=folder / "pictures")
-    features, parts = options_of("features", workers=0), options_of("parts")
+    features, parts, base = options_of("features", workers=0), options_of("parts"), options_of("base")
     data = DataOptions(folder=folder / "data", dataset="test", point="")
 
     def run() -> dict:
         records, _ = images_nodes.check_pictures(images_nodes.read_pictures(images, data), images, data)
-        extracted = extract_features(records, features, data)
+        extracted = extract_features(records, features, base, data)
         predictor = parts_nodes.discover_parts(extracted, records, parts, data)
         masks, codes = parts_nodes.label_pictures(predictor, extracted, records, data)
         PartPredictor.load(predictor)

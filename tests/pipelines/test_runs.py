@@ -58,7 +58,13 @@ def test_mlflow_has_flat_options_curves_and_metrics(finished) -> None:
         kinds = dict(database.execute("select key, value from experiment_tags"))
     assert options["train.attention_weight"] == "0.01"
     assert options["generate.sampling.steps"] == "2"
-    assert {"loss", "attention_inside", "reconstruction.emr.value", "discovery.nmi", "transfer.background.emr.value"} <= metrics
+    assert {
+        "loss",
+        "attention_inside",
+        "reconstruction.emr.value",
+        "discovery.nmi",
+        "transfer.background.emr.value",
+    } <= metrics
     assert names >= 1
     assert kinds["mlflow.experimentKind"] == "custom_model_development"
 
