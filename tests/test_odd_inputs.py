@@ -42,7 +42,6 @@ PROJECT = Path(__file__).parents[1]
 COLOUR, GREY = (200, 120, 40), 120
 SAMPLING = {"steps": 2, "sampler": "model", "guidance": 2, "guidance_rescale": 0}
 SAMPLING |= {"negative_prompt": "", "batch_size": 4}
-NAMES = {0: "background", 1: "head"}
 
 
 def told(error: pytest.ExceptionInfo) -> str:
@@ -457,12 +456,16 @@ def prompts(count: int, labels: int) -> pd.DataFrame:
     return pd.DataFrame({"id": [f"{i}" for i in range(count)], "split": "test", "code": list(codes)})
 
 
+def part_names(labels: int) -> dict[int, str]:
+    return {0: "background"} | {part: f"part {part}" for part in range(1, labels)}
+
+
 @pytest.mark.parametrize(
     ("pictures", "labels", "most"), [(1, 6, 1), (2, 6, 2), (4, 6, 4), (9, 6, 4), (9, 2, 2), (9, 3, 3), (1, 2, 1)]
 )
 def test_compositions_take_the_sources_that_are_there(caplog, pictures: int, labels: int, most: int) -> None:
     options = options_of("generate", sampling=SAMPLING, reconstructions=100, compositions=3)
-    plan = plan_pictures(prompts(pictures, labels), NAMES, options)
+    plan = plan_pictures(prompts(pictures, labels), part_names(labels), options)
     assert (plan["kind"] == "reconstruction").sum() == pictures
     composed = plan[plan["kind"] == "composition"]
     assert composed["sources"].map(len).value_counts().to_dict() == dict.fromkeys(range(1, most + 1), 3)
@@ -472,7 +475,23 @@ def test_compositions_take_the_sources_that_are_there(caplog, pictures: int, lab
 
 def test_no_picture_of_the_split_is_told() -> None:
     with pytest.raises(UserError, match=r"generate\.split='train' has no pictures") as error:
-        plan_pictures(prompts(3, 6), NAMES, options_of("generate", sampling=SAMPLING, split="train"))
+        plan_pictures(prompts(3, 6), part_names(6), options_of("generate", sampling=SAMPLING, split="train"))
+    told(error)
+
+
+@pytest.mark.parametrize(("pictures", "made"), [(1, 0), (2, 6), (9, 6)])
+def test_transfers_need_two_pictures(pictures: int, made: int) -> None:
+    options = options_of("generate", sampling=SAMPLING, transfers=2, transferred=("part 1", "background"))
+    plan = plan_pictures(prompts(pictures, 3), part_names(3), options)
+    assert (plan["kind"] == "transfer").sum() == made
+
+
+def test_a_transferred_part_that_is_none_is_told() -> None:
+    options = options_of("generate", sampling=SAMPLING, transfers=2, transferred=("part 1", "nose"))
+    with pytest.raises(
+        UserError, match=r"generate\.transferred='nose' is no part: .*background, part 1, part 2"
+    ) as error:
+        plan_pictures(prompts(3, 3), part_names(3), options)
     told(error)
 
 
@@ -604,6 +623,7 @@ def test_a_wrong_value_is_refused_before_anything_runs(command, option: str) -> 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ("images.source=faces", r"images\.classes=4 is more than faces have: 2"),
         ("images.test_fraction=1", "None of 24 whole pictures is there to learn from"),
         ("images.source=folder,images.folder={folder}/empty", "holds no pictures"),
         ("images.source=folder,images.folder={folder}/heic", "3 of 3 pictures are broken; .* is in HEIC"),
