@@ -233,11 +233,9 @@ def test_examples_are_pictures_at_the_resolution_of_latents(pictures, tmp_path) 
     for side in (32, 64):
         drawn = Examples(pictures, latents, captions, side).draw(rows, np.random.default_rng(0))
         assert drawn.clean.shape == (2, 4, side, side)
-        step = 128 // side
+        step, block = 128 // side, 64 // side
         assert np.array_equal(drawn.details, pictures.details[rows][:, step // 2 :: step, step // 2 :: step])
-        blocks = (
-            torch.from_numpy(latents[rows]).float().unfold(2, 64 // side, 64 // side).unfold(3, 64 // side, 64 // side)
-        )
+        blocks = torch.from_numpy(latents[rows]).float().unfold(2, block, block).unfold(3, block, block)
         torch.testing.assert_close(drawn.clean, blocks.mean((4, 5)))
 
 
