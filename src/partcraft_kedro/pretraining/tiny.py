@@ -73,7 +73,8 @@ def _measure_world(world: World, pipeline: StableDiffusionPipeline, judge: Judge
     )
     outlines = Outlines.of_drawings(world, judge)
     found: dict[str, float] = {}
-    for name, shown in (("drawings", pictures), ("vae", again), ("generated", (generated * 255).round().astype(np.uint8))):
+    made = (generated * 255).round().astype(np.uint8)
+    for name, shown in (("drawings", pictures), ("vae", again), ("generated", made)):
         seen = judge.attributes(world, to_unit(shown))
         hits = [
             row[label] == subject[label]
