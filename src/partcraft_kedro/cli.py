@@ -1,7 +1,6 @@
 """The project's commands: Kedro's own and its plugins', and `sweep`. A user's mistake is told in one sentence."""
 
 import copy
-import errno
 import os
 import re
 import sys
@@ -15,7 +14,7 @@ from kedro.framework.cli.cli import project_commands
 from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import CONTEXT_SETTINGS, load_entry_points
 
-from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.errors import UserError, full_disk, is_full_disk, unknown
 from partcraft_kedro.options import GROUPS
 from partcraft_kedro.stopping import stoppable
 
@@ -101,12 +100,13 @@ def _sentence(error: BaseException) -> str | None:
     from kedro.io import DatasetError
     from kedro.validation.exceptions import ParameterValidationError
 
-    for cause in _chain(error):
+    chain = list(_chain(error))
+    for cause in chain:  # before all else: what MLflow says of a run that failed hides why it did
         if isinstance(cause, UserError):
             return str(cause)
-        # safetensors wraps the system's error in one of its own that keeps nothing but the text.
-        if os.strerror(errno.ENOSPC) in str(cause) or "disk is full" in str(cause):  # SQLite has words of its own
-            return "The disk is full: free some space and run the same command again; finished work is kept."
+    for cause in chain:
+        if is_full_disk(cause) or "No usable temporary directory" in str(cause):
+            return str(full_disk(_not_written(cause)))
         if "database is locked" in str(cause):
             return "MLflow's database is in use by other runs: run the same command again; finished work is kept."
         if type(cause).__module__.startswith("requests."):  # MLflow's server, in the middle of a run
@@ -125,6 +125,17 @@ def _sentence(error: BaseException) -> str | None:
     ):
         return " ".join(str(error).split())
     return None
+
+
+def _not_written(error: BaseException) -> str:
+    """What an error of a full disk is about: stages name their own files."""
+    import mlflow
+
+    if type(error).__module__.partition(".")[0] in ("mlflow", "sqlalchemy", "sqlite3"):
+        return f"MLflow's database {mlflow.get_tracking_uri()}"
+    # Of a copy the second name is that of the file that it was to be.
+    names = (getattr(error, name, None) for name in ("filename2", "filename"))
+    return next(filter(None, names), "a file for MLflow or a temporary one")
 
 
 def _raised_in(error: BaseException) -> str:

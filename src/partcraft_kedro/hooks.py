@@ -23,8 +23,10 @@ from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from partcraft_kedro.assets import resolve_base
+from partcraft_kedro.datasets import ReadsItsOwn
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.options import flatten, refuse_unknown_groups
+from partcraft_kedro.stages import write_file
 from partcraft_kedro.tracking import active_mlflow
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +84,12 @@ class PartCraftHooks:
         folder = (getattr(dataset, "metadata", None) or {}).get("mlflow_artifact")
         if folder:
             path = Path(str(dataset._get_load_path()))
-            (mlflow.log_artifacts if path.is_dir() else mlflow.log_artifact)(str(path), folder)
+            if isinstance(dataset, ReadsItsOwn):  # a run beside this one may have written to its place since
+                with tempfile.TemporaryDirectory() as own:
+                    (Path(own) / path.name).write_bytes(dataset.content)
+                    mlflow.log_artifact(str(Path(own) / path.name), folder)
+            else:
+                mlflow.log_artifacts(str(path), folder)
             if dataset_name == "adapter":
                 self._adapter = path
                 mlflow.set_tag("adapter_version", path.parent.name)
@@ -98,6 +105,8 @@ class FlatMlflowHook(MlflowHook):
         _refuse_unusable(address)
         user = os.getuid() if hasattr(os, "getuid") else ""
         with FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{user}.lock"):
+            if address.startswith("sqlite:///"):
+                _make_whole(address)
             super().after_context_created(context)
             place = self.mlflow_config.tracking.experiment.create_experiment_kwargs.artifact_location
             if address.startswith("sqlite:///") and str(place).startswith("file:"):
@@ -124,6 +133,27 @@ def _refuse_unusable(address: str) -> None:
                 f"MLflow's server at {address} does not answer ({error}): start it, or unset MLFLOW_TRACKING_URI to "
                 "keep runs in the project's own database."
             ) from error
+
+
+def _make_whole(address: str) -> None:
+    """Make MLflow's database if there is none, whole or not at all: one that is half-made serves nobody.
+
+    MLflow itself takes seconds, in many transactions, and a run may be killed meanwhile, or the disk be full.
+    """
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine, make_url
+
+    url = make_url(address)
+
+    def fill(partial: Path) -> None:
+        engine = create_engine(url.set(database=str(partial)))
+        try:
+            _initialize_tables(engine)
+        finally:
+            engine.dispose()
+
+    if not Path(url.database).exists():
+        write_file(Path(url.database), fill)
 
 
 def _do_without_hub(models: Iterable[str]) -> None:

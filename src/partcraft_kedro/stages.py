@@ -14,14 +14,14 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, full_disk, is_full_disk
 
 _logger = logging.getLogger(__name__)
 _LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
@@ -88,7 +88,8 @@ class Stage:
         self.key = {"stage": name, "version": version, "options": options, "inputs": inputs}
         self.fingerprint = fingerprint_of(self.key)
         self.folder = parent / f"{name}-{self.fingerprint}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with _named_if_full(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "Stage":
         self._lock = FileLock(self.folder / ".lock")
@@ -130,15 +131,28 @@ def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
         ) from error
 
 
-def write_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+@contextlib.contextmanager
+def _named_if_full(path: Path) -> Iterator[None]:
+    """Raises UserError naming `path` where the disk is full: few of the errors that say so have a name."""
     try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except Exception as error:  # every format has errors of its own
+        if is_full_disk(error):
+            raise full_disk(path) from error
+        raise
+
+
+def write_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a file beside `path`, then rename it into place. Raises UserError if the disk is full."""
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    with _named_if_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # of a process that was killed
+        try:
+            write(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -147,13 +161,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there."""
+    """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there. Raises UserError
+    if the disk is full."""
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        write(partial)
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _named_if_full(path):
+        partial.mkdir(parents=True)
+        try:
+            write(partial)
+            shutil.rmtree(path, ignore_errors=True)
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

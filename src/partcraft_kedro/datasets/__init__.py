@@ -1,7 +1,18 @@
 """Catalog datasets of this project."""
 
-from partcraft_kedro.datasets.document import DocumentDataset, EditableDataset
+from partcraft_kedro.datasets.document import DocumentDataset, EditableDataset, PageDataset
+from partcraft_kedro.datasets.figure import FigureDataset, PlotDataset
 from partcraft_kedro.datasets.folder import FolderDataset
+from partcraft_kedro.datasets.own import ReadsItsOwn
 from partcraft_kedro.datasets.table import TableDataset
 
-__all__ = ["DocumentDataset", "EditableDataset", "FolderDataset", "TableDataset"]
+__all__ = [
+    "DocumentDataset",
+    "EditableDataset",
+    "FigureDataset",
+    "FolderDataset",
+    "PageDataset",
+    "PlotDataset",
+    "ReadsItsOwn",
+    "TableDataset",
+]

@@ -1,10 +1,11 @@
-"""Documents: JSON, and YAML for what people edit."""
+"""Documents: JSON, YAML for what people edit, and pages."""
 
 import json
 from typing import Any
 
 import yaml
 from kedro_datasets.json import JSONDataset
+from kedro_datasets.text import TextDataset
 from kedro_datasets.yaml import YAMLDataset
 
 from partcraft_kedro.datasets.own import ReadsItsOwn
@@ -28,3 +29,13 @@ class EditableDataset(ReadsItsOwn, YAMLDataset):
 
     def _decode(self, content: bytes) -> Any:
         return yaml.safe_load(content)
+
+
+class PageDataset(ReadsItsOwn, TextDataset):
+    """`text.TextDataset`, in UTF-8, read as it was written."""
+
+    def _encode(self, data: str) -> bytes:
+        return data.encode()
+
+    def _decode(self, content: bytes) -> str:
+        return content.decode()

@@ -6,6 +6,7 @@ from typing import Any
 
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
+from partcraft_kedro.datasets.own import alone_in
 from partcraft_kedro.stages import write_folder
 
 
@@ -29,7 +30,12 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
         return path
 
     def save(self, data: Path) -> None:
-        write_folder(Path(self._get_save_path()), lambda partial: shutil.copytree(data, partial, dirs_exist_ok=True))
+        path, versions = Path(self._get_save_path()), Path(self._filepath)
+        with alone_in(versions.parent):
+            for version in versions.glob("*"):
+                if not (version / versions.name).exists():  # of a run that was killed meanwhile
+                    shutil.rmtree(version)
+            write_folder(path, lambda partial: shutil.copytree(data, partial, dirs_exist_ok=True))
         self._saved = self.resolve_save_version()
 
     def resolve_load_version(self) -> str | None:

@@ -1,10 +1,17 @@
-"""Files that a run reads as it wrote them, whatever runs beside it."""
+"""Files that a run reads as it wrote them, whatever runs beside it, and that are written whole or not at all."""
 
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from partcraft_kedro.stages import write_file
+
+
+def alone_in(folder: Path) -> FileLock:
+    """Keeps other runs from saving into a folder meanwhile: two that fill the same file beside its place would mix."""
+    return FileLock(folder / ".lock")
 
 
 class ReadsItsOwn:
@@ -25,9 +32,15 @@ class ReadsItsOwn:
         """The inverse of `_encode`."""
 
     def save(self, data: Any) -> None:
-        content = self._encode(data)
-        write_file(Path(self._filepath), lambda partial: partial.write_bytes(content))
+        path, content = Path(self._filepath), self._encode(data)
+        with alone_in(path.parent):
+            write_file(path, lambda partial: partial.write_bytes(content))
         self._content = content
 
+    @property
+    def content(self) -> bytes:
+        """The file as this run saved it; if it has not, as it is."""
+        return Path(self._filepath).read_bytes() if self._content is None else self._content
+
     def load(self) -> Any:
-        return self._decode(Path(self._filepath).read_bytes() if self._content is None else self._content)
+        return self._decode(self.content)

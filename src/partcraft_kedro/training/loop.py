@@ -83,9 +83,9 @@ def train(
                 sums.clear()
                 history.append({"step": done, **means})
                 progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-                on_log(done, means)
-            if done % options.checkpoint_every == 0 or done == options.steps:
-                trainer.save(done, history)
+                if done % options.checkpoint_every == 0 or done == options.steps:
+                    trainer.save(done, history)
+                on_log(done, means)  # after the checkpoint, lest one is lost for what this may raise
             sample_if_due(done)
     trainer.end()
     return pd.DataFrame(history)

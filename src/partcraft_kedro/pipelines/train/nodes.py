@@ -67,7 +67,10 @@ def train_adapter(
         },
     ) as stage:
         folder, losses = stage.folder / "adapter", stage.folder / "losses.parquet"
+        # Its key holds the number of steps: nothing will ever go on from it, and it may have gigabytes.
+        checkpoint = stage.folder / "checkpoint.safetensors"
         if stage.finished:
+            checkpoint.unlink(missing_ok=True)  # of a run that was killed when all was done but this
             history = read_file(losses, pd.read_parquet)
             tracking.log_curve(history)
             _log_samples(stage, data)
@@ -127,8 +130,7 @@ def train_adapter(
         write_folder(folder, lambda partial: model.save_adapter(partial, facts))
         write_file(losses, history.to_parquet)
         stage.finish()
-        # Its key holds the number of steps: nothing will ever go on from it, and it may have gigabytes.
-        (stage.folder / "checkpoint.safetensors").unlink()
+        checkpoint.unlink(missing_ok=True)
         return folder, history, _samples(stage)
 
 
