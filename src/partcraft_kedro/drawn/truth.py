@@ -32,13 +32,15 @@ class Truth:
         world, judge = WORLDS[world_name], Judge.load(judge_path)
         return cls(world, judge, Outlines.of_drawings(world, judge), matching)
 
+    def intended(self, row: pd.Series, records: pd.DataFrame) -> tuple[Subject, Any]:
+        """What a planned picture should show."""
+        return self.world.intended(row, records, self.matching)
+
     def draw_intended(self, plan: pd.DataFrame, records: pd.DataFrame, batch: int) -> Iterator[np.ndarray]:
         """Drawings of what is planned, (batch, h, w, 3) uint8: what a perfect model would make."""
         for start in range(0, len(plan), batch):
             rows = plan.iloc[start : start + batch].iterrows()
-            yield np.stack(
-                [self.world.draw(*self.world.intended(row, records, self.matching)).picture for _, row in rows]
-            )
+            yield np.stack([self.world.draw(*self.intended(row, records)).picture for _, row in rows])
 
     def score(self, subjects: list[Subject], swapped: list[set[str]], pictures: np.ndarray) -> pd.DataFrame:
         """The judge's view of pictures, a row each.

@@ -86,7 +86,7 @@ def score_pictures(
     )
     measures = [*OF_CODES, *(OF_TRUTH if truth else ())]
     if truth:
-        intended = [truth.world.intended(row, records, truth.matching)[0] for _, row in plan.iterrows()]
+        intended = [truth.intended(row, records)[0] for _, row in plan.iterrows()]
         lent = truth.lent(plan)
 
     def score(rows: np.ndarray, batches: Iterable[np.ndarray], name: str) -> pd.DataFrame:
