@@ -113,6 +113,6 @@ def test_pictures_that_are_there_are_kept_and_lost_ones_redrawn(world, tmp_path)
 
 
 def test_more_classes_than_a_world_has_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"images\.classes=3 is more than faces have: 2"):
+    with pytest.raises(UserError, match=r"images\.classes=3 is more than faces have: give images\.classes=2"):
         draw_dataset("faces", tmp_path, tmp_path, **COUNTS | {"classes": 3})
     assert not list(tmp_path.iterdir())
