@@ -51,7 +51,7 @@ class Project:
             time.sleep(0.01)
         assert process.poll() is None, "the run ended before it could be killed"
         process.send_signal(by)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=600)
         return process.returncode, output
 
     def found(self, pattern: str) -> bool:
