@@ -6,11 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 
 from partcraft_kedro import stages
 from partcraft_kedro.errors import FullDisk
@@ -183,11 +182,10 @@ def test_a_file_is_whole_or_absent(tmp_path):
     "fill",
     [
         lambda path: path.write_text("text"),
-        lambda path: save_file({"a": np.zeros(4)}, path),
         lambda path: pd.DataFrame({"a": [1]}).to_parquet(path),
         lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"),
     ],
-    ids=["text", "safetensors", "parquet", "picture"],
+    ids=["text", "parquet", "picture"],
 )
 @pytest.mark.parametrize("write", [write_file, write_folder])
 def test_a_full_disk_is_told_with_what_could_not_be_written(tmp_path, write, fill):
@@ -199,6 +197,13 @@ def test_a_full_disk_is_told_with_what_could_not_be_written(tmp_path, write, fil
     with pytest.raises(FullDisk, match=r"^The disk is full, .*weights cannot be written: make space"):
         write(tmp_path / "weights", fill_disk)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors_words_for_a_full_disk_are_understood(tmp_path):
+    """It puts a file of its own in the place of a device that is always full."""
+    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(FullDisk, match="weights cannot be written"):
+        write_file(tmp_path / "weights", lambda partial: (_ for _ in ()).throw(error))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
