@@ -57,7 +57,7 @@ def main() -> None:
         "real training pictures": records.loc[records["split"] == "train", "path"],
         "real test pictures": records.loc[records["split"] == "test", "path"],
         "reconstructions": scores.loc[scores["kind"] == "reconstruction", "path"],
-        "compositions": scores.loc[scores["source_count"] > 1, "path"],
+        "compositions": scores.loc[(scores["kind"] == "composition") & (scores["source_count"] > 1), "path"],
     }
     seen = {name: look_at(eye, [arguments.data / path for path in paths]) for name, paths in groups.items()}
     components = PCA(_COMPONENTS, random_state=0).fit(seen["real training pictures"])

@@ -10,6 +10,7 @@ import partcraft_kedro
 PACKAGE = Path(partcraft_kedro.__file__).parent
 ROOMS = (
     "images",
+    "drawn",
     "features",
     "parts",
     "prompts",

@@ -22,6 +22,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+from partcraft_kedro.drawn.dataset import draw_dataset
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.figures import draw_scores
 from partcraft_kedro.evaluation.scores import random_others
@@ -455,12 +456,16 @@ def prompts(count: int, labels: int) -> pd.DataFrame:
     return pd.DataFrame({"id": [f"{i}" for i in range(count)], "split": "test", "code": list(codes)})
 
 
+def part_names(labels: int) -> dict[int, str]:
+    return {0: "background"} | {part: f"part {part}" for part in range(1, labels)}
+
+
 @pytest.mark.parametrize(
     ("pictures", "labels", "most"), [(1, 6, 1), (2, 6, 2), (4, 6, 4), (9, 6, 4), (9, 2, 2), (9, 3, 3), (1, 2, 1)]
 )
 def test_compositions_take_the_sources_that_are_there(caplog, pictures: int, labels: int, most: int) -> None:
     options = options_of("generate", sampling=SAMPLING, reconstructions=100, compositions=3)
-    plan = plan_pictures(prompts(pictures, labels), options)
+    plan = plan_pictures(prompts(pictures, labels), part_names(labels), options)
     assert (plan["kind"] == "reconstruction").sum() == pictures
     composed = plan[plan["kind"] == "composition"]
     assert composed["sources"].map(len).value_counts().to_dict() == dict.fromkeys(range(1, most + 1), 3)
@@ -470,7 +475,23 @@ def test_compositions_take_the_sources_that_are_there(caplog, pictures: int, lab
 
 def test_no_picture_of_the_split_is_told() -> None:
     with pytest.raises(UserError, match=r"generate\.split='train' has no pictures") as error:
-        plan_pictures(prompts(3, 6), options_of("generate", sampling=SAMPLING, split="train"))
+        plan_pictures(prompts(3, 6), part_names(6), options_of("generate", sampling=SAMPLING, split="train"))
+    told(error)
+
+
+@pytest.mark.parametrize(("pictures", "made"), [(1, 0), (2, 6), (9, 6)])
+def test_transfers_need_two_pictures(pictures: int, made: int) -> None:
+    options = options_of("generate", sampling=SAMPLING, transfers=2, transferred=("part 1", "background"))
+    plan = plan_pictures(prompts(pictures, 3), part_names(3), options)
+    assert (plan["kind"] == "transfer").sum() == made
+
+
+def test_a_transferred_part_that_is_none_is_told() -> None:
+    options = options_of("generate", sampling=SAMPLING, transfers=2, transferred=("part 1", "nose"))
+    with pytest.raises(
+        UserError, match=r"generate\.transferred='nose' is no part: .*background, part 1, part 2"
+    ) as error:
+        plan_pictures(prompts(3, 3), part_names(3), options)
     told(error)
 
 
@@ -502,21 +523,16 @@ def test_no_score_at_all_is_a_figure_that_says_so(tmp_path) -> None:
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """Images, features and parts of six pictures; a function that does it all again, taking what is there."""
-    from partcraft_kedro.images import creatures
-    from partcraft_kedro.randomness import numpy_generator
-
     folder = tmp_path_factory.mktemp("chain")
-    for i, kind in enumerate(creatures.make_species(6, seed=0)):
-        path = folder / "pictures" / f"{i}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(creatures.draw(kind, creatures.random_pose(numpy_generator(0, "odd", i)))[0]).save(path)
-    images = options_of("images", source="folder", folder=folder / "pictures")
+    picture = {"classes": 6, "pictures_per_class": 1, "test_fraction": 0, "seed": 0}
+    draw_dataset("creatures", folder / "drawn", folder, **picture)
+    images = options_of("images", source="folder", folder=folder / "drawn" / "images")
     features, parts = options_of("features", workers=0), options_of("parts")
-    data = DataOptions(folder=folder / "data", dataset="test", point="")
+    data, base = DataOptions(folder=folder / "data", dataset="test", point=""), options_of("base", device="cpu")
 
     def run() -> dict:
         records, _ = images_nodes.check_pictures(images_nodes.read_pictures(images, data), images, data)
-        extracted = extract_features(records, features, data)
+        extracted = extract_features(records, features, base, data)
         predictor = parts_nodes.discover_parts(extracted, records, parts, data)
         masks, codes = parts_nodes.label_pictures(predictor, extracted, records, data)
         PartPredictor.load(predictor)
@@ -588,7 +604,7 @@ def one_sentence(result) -> str:
 @pytest.mark.parametrize(
     "option",
     [
-        *("images.source=nothing", "images.species=0", "images.species=many", "images.species=1.5", "images.species="),
+        *("images.source=nothing", "images.classes=0", "images.classes=many", "images.classes=1.5", "images.classes="),
         *("images.test_fraction=1.1", "images.test_fraction=nan", "images.worst_broken_share=-0.1", "images.seed=-1"),
         *("images.seed=1e400", "images=3", "parts.parts=0", "parts.parts=255", "parts.variants=-3", "parts.seed=one"),
         *("parts.discovery=centered", "generate.most_sources=0", "generate.most_sources=5", "generate.compositions=-1"),
@@ -607,6 +623,7 @@ def test_a_wrong_value_is_refused_before_anything_runs(command, option: str) -> 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ("images.source=faces", r"images\.classes=4 is more than faces have: 2"),
         ("images.test_fraction=1", "None of 24 whole pictures is there to learn from"),
         ("images.source=folder,images.folder={folder}/empty", "holds no pictures"),
         ("images.source=folder,images.folder={folder}/heic", "3 of 3 pictures are broken; .* is in HEIC"),

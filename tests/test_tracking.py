@@ -1,7 +1,9 @@
 import mlflow
 import pandas as pd
 import pytest
+from kedro.io import DataCatalog, MemoryDataset
 
+from partcraft_kedro.hooks import PartCraftHooks
 from partcraft_kedro.tracking import log_curve
 
 
@@ -33,3 +35,13 @@ def test_curves_are_logged_in_one_batch_and_once_a_run(client, monkeypatch):
 def test_without_a_run_nothing_is_logged(client):
     log_curve(pd.DataFrame({"step": [1], "loss": [1.0]}))
     assert client.search_runs(["1"]) == []
+
+
+def test_metrics_of_parts_with_any_name_are_logged(client):
+    """MLflow refuses apostrophes and the like in a metric's name, and a user's part may have one."""
+    hooks = PartCraftHooks()
+    hooks.after_catalog_created(DataCatalog({"metrics": MemoryDataset()}))
+    transfer = {"bird's beak and tail": {"emr": {"value": 0.25, "note": None}}}
+    with mlflow.start_run() as run:
+        hooks.after_dataset_saved("metrics", {"discovery": {}, "transfer": transfer})
+    assert client.get_run(run.info.run_id).data.metrics == {"transfer.birds beak and tail.emr.value": 0.25}

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from partcraft_kedro.drawn.dataset import draw_dataset
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.features.shards import FeatureShards, write_shards
-from partcraft_kedro.images.records import draw_creatures, load_pictures
+from partcraft_kedro.images.records import load_pictures
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
@@ -23,7 +24,8 @@ SIZE, PARTS, VARIANTS, BATCH = 128, 5, 16, 8
 TRAINING = TrainOptions(
     method="partcraft", steps=1, batch_size=BATCH, micro_batch=None, gradient_checkpointing=False, compile=False,
     learning_rate=6e-3, weight_decay=0.01, rank=4, lora_layers="cross", template_probability=0.0, snr_gamma=None,
-    max_gradient_norm=1.0, checkpoint_every=1000, log_every=10, sample_every=1000, seed=0,
+    max_gradient_norm=1.0, warmup_steps=0, average=None, token_start="random", stratified_timesteps=False,
+    checkpoint_every=1000, log_every=10, sample_every=1000, seed=0,
 )  # fmt: skip
 
 
@@ -42,7 +44,8 @@ def make_world() -> Iterator[World]:
     """Ten species, twelve pictures each, with features, parts, codes and latents, in a folder that goes afterwards."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        records = draw_creatures(folder / "raw", folder, species=10, pictures_per_species=12, test_fraction=0.2, seed=0)
+        counts = {"classes": 10, "pictures_per_class": 12, "test_fraction": 0.2}
+        records = draw_dataset("creatures", folder / "raw", folder, **counts, seed=0)
         paths = [folder / path for path in records["path"]]
         extractor = FeatureExtractor("tiny")
         write_shards(extractor, paths, folder / "features", batch_size=32, shard_size=64, workers=0)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ from partcraft_kedro.stages import write_file
 from partcraft_kedro.tracking import active_mlflow
 
 _logger = logging.getLogger(__name__)
+_NO_METRIC = re.compile(r"[^/\w.\- :]")  # what MLflow refuses in a metric's name; a part's may have an apostrophe
 
 
 class PartCraftHooks:
@@ -71,7 +73,8 @@ class PartCraftHooks:
             return
         if dataset_name in ("discovery_scores", "metrics"):
             tree = {"discovery": data} if dataset_name == "discovery_scores" else data | {"discovery": {}}
-            measured = {name: value for name, value in flatten(tree).items() if isinstance(value, int | float)}
+            flat = {_NO_METRIC.sub("", name): value for name, value in flatten(tree).items()}
+            measured = {name: value for name, value in flat.items() if isinstance(value, int | float)}
             mlflow.log_metrics(measured)
             if dataset_name == "metrics" and self._adapter:
                 _register_adapter(mlflow, self._adapter, measured)

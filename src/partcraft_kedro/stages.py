@@ -126,7 +126,9 @@ def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
         return read(path)
     except Exception as error:  # every format has errors of its own
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read ({reason}): delete {path.parent} to have it made again.") from error
+        raise UserError(
+            f"{path} cannot be read ({reason}): restore it, or delete {path.parent} to have it made again."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Datasets of drawings on disk."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,10 @@ class Balls(World):
 
     name = "balls"
     noun = "ball"
-    looks = {"pole": (("plain",), ("brown",)), "ball": (shapes.PATTERNS, ("red", "blue"))}
-    details = {"stud": "ball"}
+    looks: ClassVar = {"pole": (("plain",), ("brown",)), "ball": (shapes.PATTERNS, ("red", "blue"))}
+    details: ClassVar = {"stud": "ball"}
     pose = BallPose
-    _dyes = {"red": (200, 0, 0), "blue": (0, 0, 200), "brown": (90, 60, 30)}
+    _dyes: ClassVar = {"red": (200, 0, 0), "blue": (0, 0, 200), "brown": (90, 60, 30)}
 
     def random_pose(self, rng):
         return BallPose(float(rng.uniform(50, 80)), int(rng.integers(2**31)))
@@ -112,6 +113,6 @@ def test_pictures_that_are_there_are_kept_and_lost_ones_redrawn(world, tmp_path)
 
 
 def test_more_classes_than_a_world_has_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"images\.classes=3 is more than faces have: 2"):
+    with pytest.raises(UserError, match=r"images\.classes=3 is more than faces have: give images\.classes=2"):
         draw_dataset("faces", tmp_path, tmp_path, **COUNTS | {"classes": 3})
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ PARTS = 5
 CODES = 100 * np.arange(12)[:, None] + np.arange(PARTS + 1)
 IDS = [f"picture {i}" for i in range(12)]
 COUNTS = {"reconstructions": 5, "compositions": 10, "most_sources": 4, "seed": 7}
+COUNTS |= {"transfers": 3, "transferred": {"head": 2, "tail": 5}}
 
 
 @pytest.fixture
@@ -43,11 +44,12 @@ def test_a_part_that_its_source_does_not_show_becomes_absent():
 
 def test_the_plan_has_reconstructions_and_compositions_of_each_number_of_sources(plan):
     assert plan["id"].is_unique
-    assert plan["kind"].value_counts().to_dict() == {"composition": 40, "reconstruction": 5}
+    assert plan["kind"].value_counts().to_dict() == {"composition": 40, "transfer": 9, "reconstruction": 5}
     composed = plan[plan["kind"] == "composition"]
     assert composed["sources"].map(len).value_counts().to_dict() == {1: 10, 2: 10, 3: 10, 4: 10}
-    assert all(len(set(sources)) == len(sources) for sources in plan["sources"])
-    assert plan["sources"].map(tuple).nunique() > 30
+    assert all(len(set(sources)) == len(sources) for sources in composed["sources"])
+    assert composed["sources"].map(tuple).nunique() > 30
+    assert set(composed["transferred"]) == {""}
 
 
 def test_every_row_s_code_is_its_base_with_the_swapped_parts(plan):
@@ -68,7 +70,7 @@ def test_reconstructions_are_different_pictures_as_they_are(plan):
 
 
 def test_no_more_reconstructions_than_pictures():
-    everything = plan_pictures(IDS, CODES, **COUNTS | {"reconstructions": 100, "compositions": 0})
+    everything = plan_pictures(IDS, CODES, **COUNTS | {"reconstructions": 100, "compositions": 0, "transfers": 0})
     assert everything["sources"].str[0].tolist() == IDS
 
 
@@ -76,5 +78,34 @@ def test_the_plan_follows_its_seed_and_grows_without_changing(plan):
     pd.testing.assert_frame_equal(plan_pictures(IDS, CODES, **COUNTS), plan)
     other = plan_pictures(IDS, CODES, **COUNTS | {"seed": 8})
     assert other["prompt"].tolist() != plan["prompt"].tolist()
-    more = plan_pictures(IDS, CODES, **COUNTS | {"compositions": 11})
+    more = plan_pictures(IDS, CODES, **COUNTS | {"compositions": 11, "transfers": 4})
     assert set(plan["prompt"]) <= set(more["prompt"])
+
+
+def test_transfers_give_a_pair_s_first_each_part_of_the_second_and_all(plan):
+    rows = plan[plan["kind"] == "transfer"]
+    assert rows["transferred"].tolist() == ["head", "tail", "head and tail"] * 3
+    for start in range(0, 9, 3):
+        (first, second), of_tail, of_both = rows["sources"].iloc[start : start + 3]
+        assert (of_tail, of_both) == ([first, second], [first, second, second])
+        assert first != second
+        base, donor = IDS.index(first), IDS.index(second)
+        for row, parts in zip(rows.iloc[start : start + 3].itertuples(), ([2], [5], [2, 5]), strict=True):
+            assert row.swapped == parts
+            assert row.code.tolist() == [100 * (donor if m in parts else base) + m for m in range(PARTS + 1)]
+    assert rows["sources"].map(tuple).nunique() > 3
+
+
+def test_one_transferred_part_comes_alone_once():
+    rows = plan_pictures(IDS, CODES, **COUNTS | {"transferred": {"head": 2}}).query("kind == 'transfer'")
+    assert rows["transferred"].tolist() == ["head"] * 3
+
+
+@pytest.mark.parametrize("changed", [{"transfers": 0}, {"transferred": {}}])
+def test_no_transfers_are_planned_unless_asked_for(changed):
+    assert "transfer" not in set(plan_pictures(IDS, CODES, **COUNTS | changed)["kind"])
+
+
+def test_one_picture_has_nothing_to_transfer():
+    alone = plan_pictures(IDS[:1], CODES[:1], **COUNTS | {"most_sources": 1})
+    assert "transfer" not in set(alone["kind"])

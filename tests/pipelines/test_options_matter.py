@@ -19,8 +19,8 @@ _FINGERPRINT = re.compile(rb"[0-9a-f]{16}")
 CHANGED = {
     "images": {
         "source": "folder",
-        "species": 3,
-        "pictures_per_species": 7,
+        "classes": 3,
+        "pictures_per_class": 7,
         "test_fraction": 0.5,
         "seed": 5,
     },
@@ -38,6 +38,10 @@ CHANGED = {
         "steps": 3,
         "batch_size": 3,
         "learning_rate": 1e-3,
+        "warmup_steps": 3,
+        "average": 0.5,
+        "token_start": "centroids",
+        "stratified_timesteps": True,
         "weight_decay": 0.5,
         "attention_weight": 0.5,
         "rank": 2,
@@ -67,6 +71,8 @@ CHANGED = {
         "reconstructions": 3,
         "compositions": 1,
         "most_sources": 2,
+        "transfers": 2,
+        "transferred": ["head"],
         "seed": 1,
     },
     "evaluate": {"bootstrap": 50, "examples": 2, "seed": 1, "part_identity": "<folder>"},
@@ -81,7 +87,6 @@ ELSEWHERE = {
     "images.worst_broken_share",  # test_mistakes.py breaks pictures
     "images.folder",  # test_photographs.py reads photographs; here `source` finds the creatures' folder
     "images.labels",  # test_readers.py
-    "images.pictures_per_class",
     "features.batch_size",  # speed and memory alone
     "features.workers",
     "parts.starts",  # test_kmeans.py: on few pictures every start finds the same parts

@@ -11,7 +11,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from PIL import Image
 
-from partcraft_kedro.images import creatures
+from partcraft_kedro.drawn.creatures import Creatures
 from partcraft_kedro.randomness import numpy_generator
 
 PROJECT = Path(__file__).parents[2]
@@ -21,23 +21,24 @@ PROJECT = Path(__file__).parents[2]
 def cub(tmp_path_factory) -> Path:
     """Two species of ten pictures, one of them broken and one there twice."""
     folder = tmp_path_factory.mktemp("birds") / "CUB_200_2011"
-    species = creatures.make_species(2, seed=0)
+    world = Creatures()
     lists: dict[str, list[str]] = {name: [] for name in ("images", "image_class_labels", "train_test_split")}
     lists |= {"bounding_boxes": [], "parts/part_locs": []}
     for number in range(1, 21):
         kind = (number - 1) % 2
-        picture, mask = creatures.draw(species[kind], creatures.random_pose(numpy_generator(0, "bird", number)))
+        rng = numpy_generator(0, "bird", number)
+        drawing = world.draw(world.random_member(kind, 2, rng, seed=0), world.random_pose(rng))
         path = folder / "images" / f"{kind}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
-        rows, columns = np.nonzero(mask)
+        Image.fromarray(drawing.picture).save(path)
+        rows, columns = np.nonzero(drawing.mask)
         box = columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
         lists["images"].append(f"{number} {kind}/{number}.png")
         lists["image_class_labels"].append(f"{number} {kind + 1}")
         lists["train_test_split"].append(f"{number} {int(number <= 14)}")
         lists["bounding_boxes"].append(f"{number} " + " ".join(f"{side:.1f}" for side in box))
-        for part, label in ((1, 2), (2, 4)):
-            rows, columns = np.nonzero(mask == label)
+        for part, label in ((1, "head"), (2, "tail")):
+            rows, columns = np.nonzero(drawing.mask == world.value(label))
             seen = len(rows) > 0
             x, y = (columns.mean(), rows.mean()) if seen else (0, 0)
             lists["parts/part_locs"].append(f"{number} {part} {x:.1f} {y:.1f} {int(seen)}")
@@ -99,7 +100,7 @@ def test_a_missing_model_is_told_in_one_sentence(project, pipeline: str, option:
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("environment", ["cub", "dogs", "sims4", "folder"])
+@pytest.mark.parametrize("environment", ["faces", "cub", "dogs", "sims4", "folder"])
 def test_every_dataset_of_an_environment_resolves(tmp_path, monkeypatch, environment: str) -> None:
     monkeypatch.setenv("PARTCRAFT_DATA", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

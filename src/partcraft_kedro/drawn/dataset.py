@@ -31,7 +31,9 @@ def draw_dataset(
     """
     world, rows = WORLDS[world_name], []
     if world.most_classes and classes > world.most_classes:
-        raise UserError(f"images.classes={classes} is more than {world_name} have: {world.most_classes}.")
+        raise UserError(
+            f"images.classes={classes} is more than {world_name} have: give images.classes={world.most_classes}."
+        )
     test_count = round(test_fraction * pictures_per_class)
     jobs = [(index, copy) for index in range(classes) for copy in range(pictures_per_class)]
     for index, copy in tqdm(jobs, desc=f"draw {world.name}"):

@@ -126,7 +126,7 @@ def draw_transfers(sources: list[np.ndarray], made: np.ndarray, sets: Sequence[s
     sources: pairs, (2, h, w, 3) each; made: (pairs, sets, h, w, 3); sets: names of what is transferred.
     """
     if not sources:
-        return _say("No transfers were asked for: generate.transfers.")
+        return _say("No transfers were made: see generate.transfers and generate.transferred.")
     columns = 2 + len(sets)
     figure = Figure(figsize=(1.5 * columns, 1.5 * len(sources) + 0.6), layout="constrained")
     axes = figure.subplots(len(sources), columns, squeeze=False)

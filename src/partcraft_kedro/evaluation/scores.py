@@ -184,7 +184,7 @@ def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> dict:
             measure: bootstrap(rows[measure].to_numpy(), resamples, seed)
             | {bound: _mean_or_none(rows[f"{measure}_{bound}"]) for bound in ("ceiling", "floor")}
             for measure in known
-            if rows[measure].notna().any()
+            if measure not in ("arrived", "stayed") or rows[measure].notna().any()  # of what is swapped alone
         }
 
     kinds = {kind: scores[scores["kind"] == kind] for kind in ("reconstruction", "composition", "transfer")}

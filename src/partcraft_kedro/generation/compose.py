@@ -62,7 +62,7 @@ def plan_pictures(
             parts = [transferred[name] for name in names]
             code = codes[base].copy()
             code[parts] = codes[donor][parts]
-            rows.append(("transfer", " + ".join(names), [ids[base], *[ids[donor]] * len(parts)], parts, code))
+            rows.append(("transfer", " and ".join(names), [ids[base], *[ids[donor]] * len(parts)], parts, code))
     table = pd.DataFrame(rows, columns=["kind", "transferred", "sources", "swapped", "code"])
     table["prompt"] = [compose_prompt(code) for code in table["code"]]
     table.insert(0, "id", [f"{kind}_{i:05d}" for i, kind in enumerate(table["kind"])])

@@ -1,5 +1,6 @@
 """What a training step of tiny's text encoder and U-Net needs of some pictures."""
 
+from copy import deepcopy
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,7 +19,9 @@ class Captions:
     def __init__(self, pictures: PretrainingPictures, tokenizer: CLIPTokenizer):
         self.attributes = pictures.attributes
         self._details = pictures.details
-        self._tokenizer = tokenizer
+        # Its own, and set once and for all: threads draw captions, and whoever samples meanwhile pads as it likes.
+        self._tokenizer = deepcopy(tokenizer)
+        self._tokenize([""])
         self._nouns = tokenizer.convert_tokens_to_ids([f"{label}</w>" for label in LABELS])
         self._places = tokenizer.convert_tokens_to_ids([f"{place}</w>" for place in PLACES])
 
@@ -29,9 +32,12 @@ class Captions:
             visible = np.bincount(hosts()[self._details[row].ravel()], minlength=len(LABELS)) > 0
             texts.append(caption(world_of(row), self.attributes[row], visible, rng))
             named.append([self._places[self.attributes[row, 0, 0]], *self._nouns[1:]])
-        ids = self._tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids = self._tokenize(texts)
         found = ids[:, None, :] == torch.tensor(named)[:, :, None]
         return ids, torch.where(found.any(-1), found.float().argmax(-1), -1)
+
+    def _tokenize(self, texts: list[str]) -> torch.Tensor:
+        return self._tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from transformers import BitImageProcessorPil, Dinov2Model
 
 from partcraft_kedro.drawn.judge import Judge
@@ -15,13 +16,15 @@ from partcraft_kedro.drawn.world import World
 from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.evaluation.scores import through_vae
 from partcraft_kedro.images.tensors import to_unit
+from partcraft_kedro.pretraining.text_to_image import draw_samples
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 
 _CHECKED = 64  # pictures of each world behind each figure of the model card
 
 
-def save_tiny(pipeline: StableDiffusionPipeline, vit: Dinov2Model, judge: Judge, folder: Path) -> None:
-    """Write `base/` (diffusers), `feature_extractor/` (transformers) and `judge/`, float16 safetensors."""
+def save_tiny(pipeline: StableDiffusionPipeline, vit: Dinov2Model, judge: Judge, folder: Path, seed: int) -> None:
+    """Write `base/` (diffusers), `feature_extractor/` (transformers) and `judge/`, float16 safetensors, and
+    `samples.png`."""
     pipeline.to(torch.float16).save_pretrained(folder / "base")
     pipeline.to(torch.float32)
     vit.half().save_pretrained(folder / "feature_extractor")
@@ -35,6 +38,7 @@ def save_tiny(pipeline: StableDiffusionPipeline, vit: Dinov2Model, judge: Judge,
     ).save_pretrained(folder / "feature_extractor")
     (folder / "judge").mkdir()
     judge.save(folder / "judge" / "judge.safetensors")
+    Image.fromarray(draw_samples(pipeline, seed)).save(folder / "samples.png")
 
 
 def measure_tiny(pipeline: StableDiffusionPipeline, judge: Judge, seed: int) -> dict[str, dict[str, float]]:
@@ -69,7 +73,8 @@ def _measure_world(world: World, pipeline: StableDiffusionPipeline, judge: Judge
     )
     outlines = Outlines.of_drawings(world, judge)
     found: dict[str, float] = {}
-    for name, shown in (("drawings", pictures), ("vae", again), ("generated", (generated * 255).astype(np.uint8))):
+    made = (generated * 255).round().astype(np.uint8)
+    for name, shown in (("drawings", pictures), ("vae", again), ("generated", made)):
         seen = judge.attributes(world, to_unit(shown))
         hits = [
             row[label] == subject[label]
@@ -94,7 +99,7 @@ def write_card(
         f"| {row} | {' | '.join(f'{of_world[row]:.3f}' for of_world in measured.values())} |" for row in rows
     )
     schooling = "\n".join(f"| {network} | {how} |" for network, how in trained.items())
-    example = world_example()
+    example = _example()
     (folder / "README.md").write_text(
         f"""# tiny
 
@@ -105,11 +110,15 @@ project's `pretrain` pipeline from drawings of its own worlds: {", ".join(WORLDS
 `kedro run --pipelines=pretrain` makes it again; these weights took {spent}. Fingerprint of the options:
 `{fingerprint}`.
 
+![Samples](samples.png)
+
+Pictures of captions that name every part, such as `{example}`.
+
 | network | how it was trained |
 |---|---|
 {schooling}
 
-Captions name looks in words (`{example}`); none has a part token, and a part or the background is often left out.
+Captions name looks in words; none has a part token, and a part or the background is often left out.
 Subjects whose combination of looks the default datasets show were kept out.
 
 | measured on {_CHECKED} fresh subjects of each world | {" | ".join(measured)} |
@@ -131,7 +140,7 @@ def describe_device(device: str) -> str:
     return f"{torch.get_num_threads()} threads of a {device.upper()}"
 
 
-def world_example() -> str:
+def _example() -> str:
     """A full caption."""
     world = next(iter(WORLDS.values()))
     return world.describe(world.random_subject(numpy_generator(0, "model card")))

@@ -66,7 +66,7 @@ def train_tiny(pretrain: PretrainOptions, base: BaseModelOptions, data: DataOpti
             spent = f"{seconds_spent(stage.folder) / 60:.0f} minutes on {describe_device(device)}"
 
             def write(partial: Path) -> None:
-                save_tiny(pipeline, vit, judge, partial)
+                save_tiny(pipeline, vit, judge, partial, pretrain.seed)
                 write_card(partial, measured, trained, spent=spent, fingerprint=stage.fingerprint)
 
             write_folder(tiny, write)

@@ -7,7 +7,7 @@ import pandas as pd
 from partcraft_kedro import tracking
 from partcraft_kedro.assets import model_fingerprint
 from partcraft_kedro.options import BaseModelOptions, DataOptions, GenerateOptions, TrainOptions
-from partcraft_kedro.stages import Stage, fingerprint_of, write_file, write_folder
+from partcraft_kedro.stages import Stage, fingerprint_of, read_file, write_file, write_folder
 
 # Options that change nothing of the adapter but its rounding, and the name of what the others are.
 _SILENT = {
@@ -71,7 +71,7 @@ def train_adapter(
         checkpoint = stage.folder / "checkpoint.safetensors"
         if stage.finished:
             checkpoint.unlink(missing_ok=True)  # of a run that was killed when all was done but this
-            history = pd.read_parquet(losses)
+            history = read_file(losses, pd.read_parquet)
             tracking.log_curve(history)
             _log_samples(stage, data)
             return folder, history, _samples(stage)
@@ -136,10 +136,11 @@ def train_adapter(
 
 def _samples(stage: Stage) -> pd.DataFrame:
     none = pd.DataFrame(columns=["step", "id", "emr", "cosim", "path", "source_path"])  # where memory held not one
-    return pd.concat([pd.read_parquet(table) for table in sorted(stage.folder.glob("samples/*.parquet"))] or [none])
+    tables = sorted(stage.folder.glob("samples/*.parquet"))
+    return pd.concat([read_file(table, pd.read_parquet) for table in tables] or [none])
 
 
 def _log_samples(stage: Stage, data: DataOptions) -> None:
     """Log the pictures that were sampled already."""
     for table in sorted(stage.folder.glob("samples/*.parquet")):
-        tracking.log_samples(pd.read_parquet(table), data.folder)
+        tracking.log_samples(read_file(table, pd.read_parquet), data.folder)
