@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from runs import Run, contents, differing
+from runs import PROJECT, Run, contents, differing
 
 OPTIONS = ((), ("--params=parts.variants=3,train.steps=6",))
 
@@ -30,11 +30,11 @@ def artifacts(place: Path) -> list[dict[str, bytes]]:
     ]
 
 
-def run_beside(place: Path, delay: float = 0.0) -> None:
+def run_beside(place: Path, delay: float = 0.0, project: Path = PROJECT) -> None:
     """Run both at once; SystemExit if one of them fails."""
-    first = Run(place, *OPTIONS[0], name="first")
+    first = Run(place, *OPTIONS[0], project=project, name="first")
     time.sleep(delay)
-    second = Run(place, *OPTIONS[1], name="second")
+    second = Run(place, *OPTIONS[1], project=project, name="second")
     for run in (first, second):
         run.finish()
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from runs import STAGE_OF, STAGES, Run, contents, differing, table
+from runs import PROJECT, STAGE_OF, STAGES, Run, contents, differing, table
 
 _LARGE = 2**28  # bytes
 
@@ -66,13 +66,15 @@ def wrongs(run: Run, code: int, data: Path) -> list[str]:
     wrong = []
     if code != 1 or "Traceback" in run.output or not last.startswith("Error: The disk is full, "):
         wrong.append(f"{run.node} ended with {code}:\n{run.output}")
-    wrong += [f"{run.node} left {path}" for path in data.rglob("*.partial*")]
+    wrong += [f"{run.node} left {path}" for path in data.rglob(".*.partial*")]
     return wrong
 
 
-def fill_in_turn(disk: Disk, place: Path, on: str, nodes: list[str], rooms: list[int]) -> tuple[Counter, list[str]]:
+def fill_in_turn(
+    disk: Disk, place: Path, on: str, nodes: list[str], rooms: list[int], project: Path = PROJECT
+) -> tuple[Counter, list[str]]:
     """Returns what was told, by stage and sentence, and what was wrong."""
-    there = place_on(disk, on)
+    there = place_on(disk, on) | {"project": project}
     told, wrong = Counter(), []
     for node in tqdm(nodes, desc=f"{on} on a full disk", unit="node"):
         for room in rooms:
@@ -83,7 +85,7 @@ def fill_in_turn(disk: Disk, place: Path, on: str, nodes: list[str], rooms: list
             disk.make_space()
             if code:
                 told[run.stage, run.output.strip().splitlines()[-1]] += 1
-                wrong += wrongs(run, code, Path(there.get("PARTCRAFT_DATA", place / "data")))
+                wrong += wrongs(run, code, data_on(disk, place, on))
     Run(place, **there).finish()
     return told, wrong
 
@@ -96,6 +98,10 @@ def place_on(disk: Disk, on: str) -> dict[str, str]:
         "PARTCRAFT_ARTIFACTS": str(disk.folder / "mlartifacts"),
     }
     return {"data": data, "mlflow": mlflow, "both": data | mlflow}[on]
+
+
+def data_on(disk: Disk, place: Path, on: str) -> Path:
+    return Path(place_on(disk, on).get("PARTCRAFT_DATA", place / "data"))
 
 
 def main() -> None:
@@ -112,7 +118,7 @@ def main() -> None:
             place = Path(temporary) / on
             with mounted(place / "disk") as disk:
                 told, wrong_here = fill_in_turn(disk, place, on, arguments.nodes, rooms)
-                found = contents(Path(place_on(disk, on).get("PARTCRAFT_DATA", place / "data")))
+                found = contents(data_on(disk, place, on))
             wrong += wrong_here
             compared += len(found)
             differ += [f"{on}: {path}" for path in differing(found, expected)]

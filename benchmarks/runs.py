@@ -99,6 +99,7 @@ def _work(command: list[str], project: Path, environment: dict[str, str], log: P
     os.environ.update(environment)
     os.chdir(project)
     sys.argv = command
+    multiprocessing.set_start_method(None, force=True)  # the system's own, for its own processes
     from kedro.framework.cli import main
 
     main()
@@ -118,6 +119,12 @@ def contents(data: Path) -> dict[str, bytes]:
         for path in sorted(data.rglob("*"))
         if path.is_file() and path.name != ".lock"
     }
+
+
+def of_the_same_folders(files: dict[str, bytes], found: dict[str, bytes]) -> dict[str, bytes]:
+    """Of a data folder in which other options were run too, what lies in the folders of `found`."""
+    folders = {Path(path).parent for path in found}
+    return {path: content for path, content in files.items() if Path(path).parent in folders}
 
 
 def differing(found: dict[str, bytes], *alone: dict[str, bytes]) -> list[str]:

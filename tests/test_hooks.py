@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.db.utils import InitialBase
+from sqlalchemy import create_engine
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.hooks import _do_without_hub, _follow_artifacts, _refuse_unusable
+from partcraft_kedro.hooks import _do_without_hub, _follow_artifacts, _make_whole, _refuse_unusable
 
 
 @pytest.fixture
@@ -31,6 +33,16 @@ def test_a_server_that_does_not_answer_is_told(closed, monkeypatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(UserError, match="SOCKS"):
         _refuse_unusable("http://mlflow.invalid")
+
+
+def test_a_database_that_a_killed_run_has_half_made_is_made_anew(tmp_path) -> None:
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    engine = create_engine(f"sqlite:///{tmp_path}/.mlflow.partial.db")
+    InitialBase.metadata.create_all(engine)  # as far as MLflow comes before its first migration
+    engine.dispose()
+    _make_whole(address)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert MlflowClient(address).search_experiments()[0].name == "Default"
 
 
 def test_a_hub_that_does_not_answer_is_done_without(closed, monkeypatch, tmp_path) -> None:

@@ -1,13 +1,18 @@
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
+from safetensors import SafetensorError
 
 from partcraft_kedro import stages
+from partcraft_kedro.errors import FullDisk
 from partcraft_kedro.stages import Stage, digest_of, fingerprint_of, write_file, write_folder, write_json
 
 KEY = {"version": 1, "options": {"k": 2, "model": "tiny"}, "inputs": {"images": "abc"}}
@@ -170,6 +175,54 @@ def test_a_file_is_whole_or_absent(tmp_path):
         write_file(path, write_and_fail)
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda path: path.write_text("text"),
+        lambda path: pd.DataFrame({"a": [1]}).to_parquet(path),
+        lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"),
+    ],
+    ids=["text", "parquet", "picture"],
+)
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_a_full_disk_is_told_with_what_could_not_be_written(tmp_path, write, fill):
+    def fill_disk(partial):
+        file = partial / "file" if partial.is_dir() else partial
+        file.symlink_to("/dev/full")
+        fill(file)
+
+    with pytest.raises(FullDisk, match=r"^The disk is full, .*weights cannot be written: make space"):
+        write(tmp_path / "weights", fill_disk)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors_words_for_a_full_disk_are_understood(tmp_path):
+    """It puts a file of its own in the place of a device that is always full."""
+    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(FullDisk, match="weights cannot be written"):
+        write_file(tmp_path / "weights", lambda partial: (_ for _ in ()).throw(error))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_copy_that_does_not_fit_is_told(tmp_path, filled):
+    def copy(partial):
+        (partial / "deep").mkdir()
+        (partial / "deep" / "weights.bin").symlink_to("/dev/full")
+        shutil.copytree(filled, partial, dirs_exist_ok=True)
+
+    with pytest.raises(FullDisk, match="adapter cannot be written"):
+        write_folder(tmp_path / "adapter", copy)
+
+
+def test_what_a_killed_process_left_of_a_file_is_not_gone_on_with(tmp_path):
+    """A database would be."""
+    (tmp_path / ".a.partial.txt").write_text("half")
+    write_file(tmp_path / "a.txt", lambda partial: partial.open("a").write("whole"))
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
 
 
 def test_a_file_s_ending_survives_while_it_is_written(tmp_path):

@@ -14,7 +14,7 @@ from kedro.framework.cli.cli import project_commands
 from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import CONTEXT_SETTINGS, load_entry_points
 
-from partcraft_kedro.errors import UserError, full_disk, is_full_disk, unknown
+from partcraft_kedro.errors import FullDisk, UserError, is_full_disk, unknown
 from partcraft_kedro.options import GROUPS
 from partcraft_kedro.stopping import stoppable
 
@@ -106,7 +106,7 @@ def _sentence(error: BaseException) -> str | None:
             return str(cause)
     for cause in chain:
         if is_full_disk(cause) or "No usable temporary directory" in str(cause):
-            return str(full_disk(_not_written(cause)))
+            return str(FullDisk(_not_written(cause)))
         if "database is locked" in str(cause):
             return "MLflow's database is in use by other runs: run the same command again; finished work is kept."
         if type(cause).__module__.startswith("requests."):  # MLflow's server, in the middle of a run

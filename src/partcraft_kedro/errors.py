@@ -10,6 +10,16 @@ class UserError(Exception):
     """A user's mistake, told in one sentence: the file or option, what is wrong with it, what to do."""
 
 
+class FullDisk(UserError):
+    """A file or folder could not be written for want of space."""
+
+    def __init__(self, place: object):
+        super().__init__(
+            f"The disk is full, {place} cannot be written: make space and run the same command again; finished work is "
+            "kept."
+        )
+
+
 _FULL = (*map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)), "database or disk is full")
 
 
@@ -17,14 +27,6 @@ def is_full_disk(error: BaseException) -> bool:
     """Whether an error says that there is no space, by its words: safetensors, SQLite and shutil wrap the system's in
     one of their own that keeps nothing else."""
     return any(words in str(error) for words in _FULL)
-
-
-def full_disk(place: object) -> UserError:
-    """Of a file or folder that could not be written for want of space."""
-    return UserError(
-        f"The disk is full, {place} cannot be written: make space and run the same command again; finished work is "
-        "kept."
-    )
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -21,7 +21,7 @@ from typing import IO, Any, TypeVar
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from partcraft_kedro.errors import UserError, full_disk, is_full_disk
+from partcraft_kedro.errors import FullDisk, UserError, is_full_disk
 
 _logger = logging.getLogger(__name__)
 _LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
@@ -133,17 +133,17 @@ def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
 
 @contextlib.contextmanager
 def _named_if_full(path: Path) -> Iterator[None]:
-    """Raises UserError naming `path` where the disk is full: few of the errors that say so have a name."""
+    """Raises FullDisk naming `path` where the disk is full: few of the errors that say so have a name."""
     try:
         yield
     except Exception as error:  # every format has errors of its own
         if is_full_disk(error):
-            raise full_disk(path) from error
+            raise FullDisk(path) from error
         raise
 
 
 def write_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then rename it into place. Raises UserError if the disk is full."""
+    """Let `write` fill a file beside `path`, then rename it into place. Raises FullDisk."""
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     with _named_if_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,8 +161,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there. Raises UserError
-    if the disk is full."""
+    """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there. Raises
+    FullDisk."""
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with _named_if_full(path):

@@ -1,13 +1,26 @@
 """The project's own catalog datasets."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from kedro.io import DatasetError, Version
+from matplotlib.figure import Figure
+from plotly.graph_objects import Figure as PlotlyFigure
 
-from partcraft_kedro.datasets import DocumentDataset, EditableDataset, FolderDataset, TableDataset
+from partcraft_kedro.datasets import (
+    DocumentDataset,
+    EditableDataset,
+    FigureDataset,
+    FolderDataset,
+    PageDataset,
+    PlotDataset,
+    TableDataset,
+)
 
 
 def test_a_table_with_codes_has_a_preview(tmp_path) -> None:
@@ -65,4 +78,48 @@ def test_a_run_loads_the_file_that_it_saved_though_another_saves_since(tmp_path,
 
     assert plain(first.load()) == plain(own)
     assert plain(second.load()) == plain(third.load()) == plain(other)
-    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["file"]
+    assert {path.name for path in tmp_path.iterdir()} == {"file", ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "of"),
+    [(FigureDataset, lambda width: Figure(figsize=(width, 1))), (PageDataset, lambda width: "ö" * width)],
+)
+def test_a_figure_or_page_is_what_this_run_drew(tmp_path, kind, of) -> None:
+    own, other = kind(filepath=str(tmp_path / "file.png")), kind(filepath=str(tmp_path / "file.png"))
+    own.save(of(2))
+    other.save(of(3))
+    assert own.content != other.content == (tmp_path / "file.png").read_bytes()
+    size = (lambda shown: shown.width) if kind is FigureDataset else len
+    assert size(own.load()) / 2 == size(other.load()) / 3
+
+
+def test_a_plot_is_kept(tmp_path) -> None:
+    plot = PlotlyFigure(layout={"title": "none"})
+    PlotDataset(filepath=str(tmp_path / "plot.json")).save(plot)
+    assert PlotDataset(filepath=str(tmp_path / "plot.json")).load() == plot
+
+
+WRITE = """
+import sys
+from partcraft_kedro.datasets import PageDataset
+for _ in range(200):
+    PageDataset(filepath=sys.argv[1]).save(sys.argv[2] * 10**6)
+"""
+
+
+def test_two_runs_that_save_the_same_file_at_once_do_not_meet(tmp_path) -> None:
+    page = str(tmp_path / "page.html")
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE, page, letter]) for letter in "ab"]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    assert set(Path(page).read_text()) in ({"a"}, {"b"})
+
+
+def test_what_killed_runs_left_of_versions_goes(tmp_path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "kept" / "1" / ".kept.partial").mkdir(parents=True)
+    for version in ("2", "3"):
+        FolderDataset(filepath=str(tmp_path / "kept"), version=Version(None, version)).save(tmp_path / "source")
+    assert sorted(path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*")) == [
+        *("2", "2/kept", "3", "3/kept")
+    ]

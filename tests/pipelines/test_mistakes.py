@@ -1,12 +1,14 @@
 """A user's mistakes: one sentence, a non-zero exit, nothing lost."""
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from partcraft_kedro.cli import _sentence
+from partcraft_kedro.errors import FullDisk
 
 
 def last_line(output: str) -> str:
@@ -71,16 +73,25 @@ def test_an_adapter_for_other_parts_is_refused(finished) -> None:
     assert finished.run("--pipeline=generate")[0] == 0
 
 
-def test_a_full_disk_is_told_plainly() -> None:
+def test_a_full_disk_is_told_plainly_with_what_could_not_be_written(tmp_path) -> None:
     with pytest.raises(OSError) as caught, Path("/dev/full").open("w") as full:
         full.write("x")
     assert caught.value.errno == errno.ENOSPC
-    assert "disk is full" in _sentence(caught.value)
-    by_safetensors = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert "disk is full" in _sentence(by_safetensors)
     wrapped = RuntimeError("while saving")
     wrapped.__cause__ = caught.value
-    assert "disk is full" in _sentence(wrapped)
+    assert _sentence(wrapped) == str(FullDisk("a file for MLflow or a temporary one"))
+    copied = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "report.png", None, "mlartifacts/report.png")
+    assert _sentence(copied) == str(FullDisk("mlartifacts/report.png"))
+    none_left = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+    assert "disk is full" in _sentence(none_left)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("pragma max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            database.execute("create table runs (id text)")
+    assert "MLflow's database" in _sentence(full.value)
+    # What MLflow says of a run that failed, its database on the same disk, hides why it did.
+    full.value.__context__ = FullDisk(tmp_path / "features.safetensors")
+    assert "features.safetensors cannot be written" in _sentence(full.value)
 
 
 def test_a_half_written_database_is_told_plainly(project) -> None:

@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler
 from PIL import Image
 from safetensors import safe_open
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import FullDisk, UserError
 from partcraft_kedro.generation.sampling import sample_pictures
 from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.model import attention as model_attention
@@ -275,6 +275,23 @@ def test_a_sample_that_fails_ends_no_training(cache: TrainingCache, tmp_path, ca
 
     with pytest.raises(RuntimeError, match="shapes"):
         train(fresh_model(of), cache, of, tmp_path / "mistaken", "f", on_sample=mistaken)
+
+
+def test_a_full_disk_ends_it_after_its_checkpoint_and_no_sample_is_missed(cache: TrainingCache, tmp_path) -> None:
+    of = options(steps=2, checkpoint_every=1, sample_every=1)
+    told = []
+
+    def tell(step: int, *_: object) -> None:
+        if step not in told:
+            told.append(step)
+            raise FullDisk("mlflow.db" if step == 1 else "a.png")
+
+    for _ in range(2):  # at its first step MLflow has no space, at its second the sample
+        with pytest.raises(FullDisk):
+            train(fresh_model(of), cache, of, tmp_path, "f", **{"on_sample" if told else "on_log": tell})
+    drawn = []
+    train(fresh_model(of), cache, of, tmp_path, "f", on_sample=lambda step, _: drawn.append(step))
+    assert told == [1, 2] and drawn == [2]
 
 
 @pytest.mark.parametrize("log_every", [1, 4])

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import FullDisk, UserError
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
@@ -96,6 +96,8 @@ def _sample(done: int, model: PartCraft, on_sample: Callable[[int, PartCraft], N
     try:
         with torch.compiler.set_stance("force_eager"):  # not compiled anew, in minutes, for a few pictures
             on_sample(done, model)
+    except FullDisk:  # else the last pictures were missing for good, where there will be space again
+        raise
     except (UserError, RuntimeError) as error:
         if not isinstance(error, UserError) and not is_out_of_memory(error):
             raise
