@@ -107,6 +107,11 @@ def _sentence(error: BaseException) -> str | None:
     for cause in chain:
         if is_full_disk(cause) or "No usable temporary directory" in str(cause):
             return str(FullDisk(_not_written(cause)))
+        if _is_out_of_memory(cause):
+            return (
+                f"Memory ran out ({' '.join(str(cause).split())[:120]}): close other programs, or give a smaller "
+                "features.batch_size or generate.sampling.batch_size; finished work is kept."
+            )
         if "database is locked" in str(cause):
             return "MLflow's database is in use by other runs: run the same command again; finished work is kept."
         if type(cause).__module__.startswith("requests."):  # MLflow's server, in the middle of a run
@@ -136,6 +141,15 @@ def _not_written(error: BaseException) -> str:
     # Of a copy the second name is that of the file that it was to be.
     names = (getattr(error, name, None) for name in ("filename2", "filename"))
     return next(filter(None, names), "a file for MLflow or a temporary one")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in Python or in torch, which is asked if it is there: to import it takes seconds."""
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from partcraft_kedro.passes import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _raised_in(error: BaseException) -> str:

@@ -94,6 +94,16 @@ def test_a_full_disk_is_told_plainly_with_what_could_not_be_written(tmp_path) ->
     assert "features.safetensors cannot be written" in _sentence(full.value)
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"), MemoryError()]
+)
+def test_memory_that_ran_out_is_told(error) -> None:
+    import torch  # noqa: F401, is there whenever its memory runs out
+
+    assert _sentence(error).startswith("Memory ran out (")
+    assert _sentence(RuntimeError("something else")) is None
+
+
 def test_a_half_written_database_is_told_plainly(project) -> None:
     with sqlite3.connect(project.database) as database:
         database.execute("create table experiments (id int)")
