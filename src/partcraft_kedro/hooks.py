@@ -47,8 +47,7 @@ class PartCraftHooks:
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        for name in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
         options = catalog.load("parameters")
         refuse_unknown_groups(options)
         flat = flatten(options)
@@ -107,6 +106,8 @@ class FlatMlflowHook(MlflowHook):
         with FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{user}.lock"):
             if address.startswith("sqlite:///"):
                 _make_whole(address)
+            # It would tell with a traceback what it raises as well.
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
             super().after_context_created(context)
             place = self.mlflow_config.tracking.experiment.create_experiment_kwargs.artifact_location
             if address.startswith("sqlite:///") and str(place).startswith("file:"):
