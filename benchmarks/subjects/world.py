@@ -25,6 +25,7 @@ TRAINING = TrainOptions(
     method="partcraft", steps=1, batch_size=BATCH, micro_batch=None, gradient_checkpointing=False, compile=False,
     learning_rate=6e-3, weight_decay=0.01, rank=4, lora_layers="cross", template_probability=0.0, snr_gamma=None,
     max_gradient_norm=1.0, warmup_steps=0, average=None, token_start="random", stratified_timesteps=False,
+    lora_learning_rate_factor=1.0,
     checkpoint_every=1000, log_every=10, sample_every=1000, seed=0,
 )  # fmt: skip
 

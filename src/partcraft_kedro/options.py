@@ -152,15 +152,15 @@ class TrainOptions(_Options):
     rounding. Pictures sampled in between are drawn uncompiled."""
     learning_rate: PositiveFloat
     """AdamW's, constant after the warm-up (the paper: 1e-4)."""
-    warmup_steps: NonNegativeInt
+    warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises to its value (the paper: none)."""
-    average: float | None = Field(gt=0, lt=1)
+    average: float | None = Field(None, gt=0, lt=1)
     """Decay of a moving average of all that learns, which the adapter then holds; none: what the last step left (the
     paper)."""
-    token_start: Literal["random", "centroids"]
+    token_start: Literal["random", "centroids"] = "random"
     """What part tokens start from: noise (the paper), or their variants' `centroids`, so that alike variants start
     alike."""
-    stratified_timesteps: bool
+    stratified_timesteps: bool = False
     """Whether the timesteps of a step's pictures lie in even strata, so that no step sees strong noise alone (the
     paper: each is drawn for itself)."""
     weight_decay: NonNegativeFloat
@@ -181,6 +181,8 @@ class TrainOptions(_Options):
     all weights."""
     unet_learning_rate_factor: PositiveFloat
     """What learns of the U-Net does so at this multiple of `learning_rate`."""
+    lora_learning_rate_factor: PositiveFloat = 1.0
+    """LoRA learns at this multiple of that again (the paper: 1)."""
     rank: PositiveInt
     """Of LoRA (diffusers' script: 4)."""
     lora_layers: Literal["cross", "all"]

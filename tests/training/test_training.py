@@ -47,6 +47,7 @@ def options(**changes) -> TrainOptions:
         "warmup_steps": 0,
         "average": None,
         "token_start": "random",
+        "lora_learning_rate_factor": 1.0,
         "stratified_timesteps": False,
         "checkpoint_every": 2,
         "log_every": 1,

@@ -202,6 +202,8 @@ class _Trainer:
             parameter for name, parameter in parameters.items() if name != _TABLE and not name.startswith("unet.")
         ]
         rate = options.learning_rate * options.unet_learning_rate_factor
+        if options.unet == "lora":
+            rate *= options.lora_learning_rate_factor
         groups = [
             {"params": unet, "weight_decay": options.weight_decay, "lr": rate},
             {"params": encoder, "weight_decay": options.weight_decay},
