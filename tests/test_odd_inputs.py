@@ -623,7 +623,7 @@ def test_a_wrong_value_is_refused_before_anything_runs(command, option: str) -> 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("images.source=faces", r"images\.classes=4 is more than faces have: 2"),
+        ("images.source=faces", r"images\.classes=4 is more than faces have: give images\.classes=2"),
         ("images.test_fraction=1", "None of 24 whole pictures is there to learn from"),
         ("images.source=folder,images.folder={folder}/empty", "holds no pictures"),
         ("images.source=folder,images.folder={folder}/heic", "3 of 3 pictures are broken; .* is in HEIC"),
