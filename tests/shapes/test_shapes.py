@@ -27,6 +27,7 @@ from transformers import (
 from partcraft_kedro.evaluation import scores
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.generation.sampling import sample_pictures
+from partcraft_kedro.model import base
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.model.partcraft import PartCraft
@@ -87,6 +88,7 @@ def cub() -> dict:
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> str:
     """What to give as `base.model`."""
+    monkeypatch.setattr(base, "load_whole", lambda *_, **__: None)  # weights, which `load_fakes` has fakes of
     monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", load_fakes)
     monkeypatch.setattr(StableDiffusionPipeline, "to", lambda pipeline, _: pipeline)
     return str(SD15)
