@@ -252,10 +252,10 @@ def _print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    names = (Column(heading, no_wrap=True) for heading in ("task", "measure"))
-    table = Table(*names, title="PartCraft: what was measured")
+    # Where it is narrow a long task is broken, never a number.
+    table = Table("task", Column("measure", no_wrap=True), title="PartCraft: what was measured")
     for heading in ("value", "95% interval", "ceiling", "floor", "n"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
 
     def number(value: float, digits: int = 3) -> str:
         return "" if pd.isna(value) else f"{value:.{digits}f}"
