@@ -10,10 +10,11 @@ import pytest
 from partcraft_kedro.stopping import ENDS_WITH_PARENT
 
 WORK = """
-import sys, time
+import multiprocessing, time
 from partcraft_kedro.stopping import stoppable
 with stoppable():
     try:
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True).start()
         print("begins", flush=True)
         time.sleep(600)
     finally:
@@ -24,7 +25,13 @@ with stoppable():
 def work(**environment: str) -> subprocess.Popen:
     pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, "-c", WORK], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment
+        [sys.executable, "-c", WORK],
+        env=os.environ | environment,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout.readline() == "begins\n"
     return process
@@ -33,7 +40,7 @@ def work(**environment: str) -> subprocess.Popen:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_in_order_and_in_one_sentence(number: signal.Signals, code: int) -> None:
     process = work()
-    process.send_signal(number)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # Ctrl-C reaches helpers too
     output, told = process.communicate(timeout=60)
     assert (process.returncode, output, told) == (code, "tidied up\n", "Stopped; the same command goes on.\n")
 

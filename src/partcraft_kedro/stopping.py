@@ -25,6 +25,8 @@ class _Terminated(KeyboardInterrupt):
 def stoppable() -> Iterator[None]:
     """Take SIGTERM as Ctrl-C: what is half-written is removed, and MLflow's run is marked as killed."""
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_leave_it_to_the_parent)
     if ENDS_WITH_PARENT in os.environ:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -38,6 +40,12 @@ def stoppable() -> Iterator[None]:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
+
+
+def _leave_it_to_the_parent() -> None:
+    """In a process that decodes pictures: it would answer Ctrl-C with a traceback of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_with_parent() -> None:

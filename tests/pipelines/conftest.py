@@ -50,7 +50,8 @@ class Project:
         while process.poll() is None and not when():
             time.sleep(0.01)
         assert process.poll() is None, "the run ended before it could be killed"
-        process.send_signal(by)
+        # Ctrl-C reaches every process of a terminal.
+        (os.killpg if by == signal.SIGINT else os.kill)(process.pid, by)
         output, _ = process.communicate(timeout=600)
         return process.returncode, output
 

@@ -191,5 +191,6 @@ def test_mlflow_s_pages_open_though_the_environment_is_not_activated(project) ->
                 time.sleep(0.5)
         assert answer.ok and "MLflow" in answer.text
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
         process.communicate()
