@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -15,6 +16,9 @@ from partcraft_kedro.tracking import active_mlflow
 ENDS_WITH_PARENT = "PARTCRAFT_ENDS_WITH_PARENT"
 """The variable of the environment that is set for a process whose standard input is a pipe that its parent holds open
 for as long as it lives: whatever ends the parent, on any system, closes it."""
+
+
+_GRACE = 10  # seconds for an orderly end, once the parent is gone
 
 
 class _Terminated(KeyboardInterrupt):
@@ -51,3 +55,5 @@ def _leave_it_to_the_parent() -> None:
 def _end_with_parent() -> None:
     os.read(0, 1)  # returns when the pipe is closed: nothing is ever written to it
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
+    os._exit(128 + signal.SIGTERM)  # whatever it still waits for: others wait for its locks
