@@ -117,7 +117,7 @@ def contents(data: Path) -> dict[str, bytes]:
     return {
         _VERSION.sub("<version>", path.relative_to(data).as_posix()): path.read_bytes()
         for path in sorted(data.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.suffix != ".lock" and path.name != ".lock"
     }
 
 

@@ -78,7 +78,7 @@ def test_a_run_loads_the_file_that_it_saved_though_another_saves_since(tmp_path,
 
     assert plain(first.load()) == plain(own)
     assert plain(second.load()) == plain(third.load()) == plain(other)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", ".lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", ".saving.lock"}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ from partcraft_kedro.stages import write_file
 
 
 def alone_in(folder: Path) -> FileLock:
-    """Keeps other runs from saving into a folder meanwhile: two that fill the same file beside its place would mix."""
-    return FileLock(folder / ".lock")
+    """Keeps other runs from saving into a folder meanwhile: two that fill the same file beside its place would mix.
+
+    Not the lock of a stage: a sweep holds its folder's while its report saves into it.
+    """
+    return FileLock(folder / ".saving.lock")
 
 
 class ReadsItsOwn:
