@@ -303,9 +303,11 @@ class PretrainOptions(_Options):
     coarse_batch: PositiveInt
     """Pictures a step there."""
     fine_steps: PositiveInt
-    """Steps of text encoder and U-Net at full resolution."""
+    """Steps of text encoder and U-Net at full resolution, small parts weighing more than their area."""
+    plain_steps: PositiveInt
+    """Further steps there, all locations weighing the same."""
     fine_batch: PositiveInt
-    """Pictures a step there."""
+    """Pictures a step at full resolution."""
     seed: NonNegativeInt
     """Of everything drawn; must differ from images.seed."""
 

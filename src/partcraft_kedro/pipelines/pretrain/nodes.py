@@ -37,6 +37,7 @@ def train_tiny(pretrain: PretrainOptions, base: BaseModelOptions, data: DataOpti
                 text_steps=pretrain.text_steps,
                 coarse=(pretrain.coarse_steps, pretrain.coarse_batch),
                 fine=(pretrain.fine_steps, pretrain.fine_batch),
+                plain=(pretrain.plain_steps, pretrain.fine_batch),
                 precision=compute_type(base.precision, device),
                 **shared,
             )
@@ -60,7 +61,8 @@ def train_tiny(pretrain: PretrainOptions, base: BaseModelOptions, data: DataOpti
                 "vision transformer, judge": f"{pretrain.observer_steps} steps of 32 pictures each",
                 "text encoder": f"{pretrain.text_steps} steps of 64 captions alone, then with the U-Net",
                 "U-Net": f"{pretrain.coarse_steps} steps of {pretrain.coarse_batch} captioned pictures at half the "
-                f"resolution, then {pretrain.fine_steps} of {pretrain.fine_batch} at full resolution",
+                f"resolution, then {pretrain.fine_steps} of {pretrain.fine_batch} at full resolution and "
+                f"{pretrain.plain_steps} with all locations weighing the same",
             }
 
             spent = f"{seconds_spent(stage.folder) / 60:.0f} minutes on {describe_device(device)}"
