@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from kedro_project import lay_out
+
+from partcraft_kedro.project import lay_out
 
 # No test talks to a network or leaves a trace outside its own folder.
 os.environ["DO_NOT_TRACK"] = "true"

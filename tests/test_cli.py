@@ -6,9 +6,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from kedro.framework.cli.cli import KedroCLI
-from kedro_project import lay_out
 
 from partcraft_kedro.cli import _grid, _params
+from partcraft_kedro.project import lay_out
 
 
 def kedro(*arguments: str) -> Result:
@@ -50,7 +50,6 @@ def test_a_name_that_there_is_not_is_told_with_what_may_be_meant(arguments: list
 
 def test_a_folder_that_kedro_cannot_read_is_told(tmp_path, monkeypatch) -> None:
     folder = tmp_path / "mine [1]"
-    folder.mkdir()
     lay_out(folder)
     monkeypatch.chdir(folder)
     assert kedro("run").output.splitlines()[-1].startswith(f"Error: Kedro cannot read settings in {folder}")

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from kedro_project import PROJECT
+
+PROJECT = Path(__file__).parents[1]
 
 UNSUPPORTED = "#!/bin/sh\nexit 1\n"  # what one says that is asked whether it is supported
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")

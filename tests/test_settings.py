@@ -7,9 +7,8 @@ import pytest
 import sqlalchemy
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
-from kedro_project import lay_out
 
-from partcraft_kedro.settings import project_folder
+from partcraft_kedro.project import lay_out, project_folder
 
 ODD = "50% of #1? ü (new), %20"
 
@@ -17,7 +16,6 @@ ODD = "50% of #1? ü (new), %20"
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / ODD
-    folder.mkdir()
     lay_out(folder)
     monkeypatch.chdir(folder)
     return folder

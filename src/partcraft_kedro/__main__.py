@@ -1,15 +1,22 @@
-"""`python -m partcraft_kedro` runs the project, as `kedro run` does."""
+"""`partcraft` and `python -m partcraft_kedro`: the project's commands, also where there is no project yet."""
 
 from pathlib import Path
 
 from kedro.framework.project import configure_project
+from kedro.framework.startup import bootstrap_project
+from kedro.utils import find_kedro_project
 
 
 def main() -> None:
-    configure_project(Path(__file__).parent.name)
-    from partcraft_kedro.cli import plainly, run
+    """Run a command in the project of the working directory, if there is one."""
+    project = find_kedro_project(Path.cwd())
+    if project:
+        bootstrap_project(project)
+    else:
+        configure_project(Path(__file__).parent.name)
+    from partcraft_kedro.cli import cli
 
-    plainly(run)()
+    cli()
 
 
 if __name__ == "__main__":

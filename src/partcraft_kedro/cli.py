@@ -1,4 +1,4 @@
-"""The project's commands: Kedro's own and its plugins', and `sweep`. A user's mistake is told in one sentence."""
+"""The project's commands: Kedro's own and its plugins', `new` and `sweep`. A user's mistake is told in one sentence."""
 
 import copy
 import os
@@ -16,6 +16,7 @@ from kedro.framework.cli.utils import CONTEXT_SETTINGS, load_entry_points
 
 from partcraft_kedro.errors import FullDisk, UserError, is_full_disk, unknown
 from partcraft_kedro.options import GROUPS
+from partcraft_kedro.project import lay_out, project_folder
 from partcraft_kedro.stopping import stoppable
 
 
@@ -66,8 +67,6 @@ def _refuse_unknown_names(options: dict[str, Any]) -> None:
     `kedro viz run` would wait ten minutes for a server that has died of it.
     """
     from kedro.framework.project import pipelines, settings
-
-    from partcraft_kedro.settings import project_folder
 
     def given(*parameters: str) -> list[str]:
         values = [options.get(parameter) or () for parameter in parameters]
@@ -244,6 +243,17 @@ def _print_sweep(folder: Path) -> None:
     for row in found.itertuples(index=False):
         table.add_row(*map(str, row))
     Console().print(table)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def new(folder: Path) -> None:
+    """Begin a project in FOLDER, with settings, data and runs of its own.
+
+    In it `kedro run` and all else work as in a clone of the repository.
+    """
+    lay_out(folder)
+    click.echo(f"Settings are in {folder / 'conf'}. Change into {folder}, then: kedro run")
 
 
 @cli.command(params=[option for option in run.params if option.name in ("env", "params")])

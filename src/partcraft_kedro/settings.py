@@ -2,15 +2,10 @@
 
 from pathlib import Path
 
-from kedro.utils import find_kedro_project
 from omegaconf.resolvers import oc
 
 from partcraft_kedro.hooks import FlatMlflowHook, PartCraftHooks
-
-
-def project_folder() -> Path:
-    """The Kedro project in or above the working directory, as Kedro finds it; the package may lie elsewhere."""
-    return find_kedro_project(Path.cwd()) or Path.cwd()
+from partcraft_kedro.project import project_folder
 
 
 def _absolute(place: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kedro_project import lay_out
+
+from partcraft_kedro.project import lay_out
 
 _VERSION = re.compile(r"\d{4}-\d\d-\d\dT[\d.]+Z")
 
@@ -22,7 +23,6 @@ class Project:
         self.folder = folder
         self.data = folder / "data"
         self.database = folder / "mlflow.db"
-        self.data.mkdir(parents=True)
         lay_out(folder)
 
     def start(self, *arguments: str, command: str = "run", env: str = "test", **environment: str) -> subprocess.Popen:
