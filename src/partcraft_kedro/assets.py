@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.stages import digest_of, fingerprint_of
+from partcraft_kedro.files import digest_of, fingerprint_of
 
 if TYPE_CHECKING:
     import torch

@@ -25,8 +25,8 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from partcraft_kedro.assets import resolve_base
 from partcraft_kedro.datasets import ReadsItsOwn
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.files import write_file
 from partcraft_kedro.options import flatten, refuse_unknown_groups
-from partcraft_kedro.stages import write_file
 from partcraft_kedro.tracking import active_mlflow
 
 _logger = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ class PartCraftHooks:
         if "params:base" in pipeline.inputs():  # hours may pass before it is loaded
             resolve_base(options["base"].model)
         if mlflow := active_mlflow():
-            # Where data lie is no part of what a run is, and a sweep may be gone on with elsewhere.
-            mlflow.log_params({name: str(value)[:500] for name, value in flat.items() if not name.startswith("data.")})
+            mlflow.log_params({name: str(value)[:500] for name, value in flat.items()})
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:

@@ -3,7 +3,8 @@
 A misspelt option or a value out of bounds is refused before any stage runs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,43 +30,73 @@ Place = Annotated[Path, AfterValidator(Path.expanduser)]
 Model = Annotated[str, AfterValidator(expanduser)]
 
 
-class _Options(BaseModel):
+@dataclass(frozen=True)
+class Silent:
+    """Marks an option that no stage's result depends on."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Marks an option that names a file: its content counts, wherever it lies."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Marks an option that names a model: its weights count, wherever they lie.
+
+    component: of the embedded model; option: its dotted name, for a sentence; by_name_too: the name counts too, since
+    it is kept in the result.
+    """
+
+    component: str
+    option: str
+    by_name_too: bool = False
+
+
+class Options(BaseModel):
+    """A group of options."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    def marked(self) -> Iterator[tuple[str, Any, list[Any]]]:
+        """Name, value and marks of each."""
+        for name, field in type(self).model_fields.items():
+            yield name, getattr(self, name), field.metadata
 
-class DataOptions(_Options):
-    """Where data lives."""
-
-    folder: Place
-    """The folder that holds `01_raw` … `08_reporting`."""
-    dataset: str
-    """Names the sub-folder of each layer."""
-    point: str
-    """What a sweep adds to that sub-folder, to keep its results apart; empty outside of one."""
-
-    @property
-    def digests(self) -> Path:
-        """The folder that remembers the digests of large files."""
-        return self.folder / ".digests"
-
-    def layer(self, layer: str) -> Path:
-        """The dataset's folder in one layer, such as `04_feature`."""
-        return self.folder / layer / self.dataset
+    def only(self, *names: str) -> "Selection":
+        """Some of them, and no others."""
+        return Selection(self, names)
 
 
-class BaseModelOptions(_Options):
+class Selection:
+    """Some options of a group: to ask for another is an AttributeError."""
+
+    def __init__(self, options: Options, names: Collection[str]):
+        self._options, self._names = options, names
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._names:
+            raise AttributeError(f"{name} is none of the options {', '.join(self._names)} that were passed on")
+        return getattr(self._options, name)
+
+    def marked(self) -> Iterator[tuple[str, Any, list[Any]]]:
+        """As `Options.marked`."""
+        return (marked for marked in self._options.marked() if marked[0] in self._names)
+
+
+class BaseModelOptions(Options):
     """The frozen text-to-image model, and where all models compute."""
 
-    model: Model
+    model: Annotated[Model, Weights("base", "base.model")]
     """`tiny`, a local folder in diffusers' layout, or a hub id."""
-    device: str
+    device: Annotated[str, Silent()]
     """Where every model runs: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`, the fastest of them that is there."""
     precision: Literal["auto", "float32", "bfloat16"]
     """What the frozen text encoder and U-Net compute in; what learns stays in float32. `auto`: bfloat16 where the
     device has the arithmetic for it."""
 
 
-class ImagesOptions(_Options):
+class ImagesOptions(Options):
     """Where pictures come from."""
 
     source: Literal["creatures", "faces", "cub", "dogs", "sims4", "folder"]
@@ -89,10 +120,10 @@ class ImagesOptions(_Options):
     """Of what is drawn; of the choice of faces; of the split."""
 
 
-class FeaturesOptions(_Options):
+class FeaturesOptions(Options):
     """Dense features."""
 
-    model: Model
+    model: Annotated[Model, Weights("feature_extractor", "features.model", by_name_too=True)]
     """`tiny`, a local folder, or a hub id of DINOv2's architecture, with registers or without."""
     layer: PositiveInt | None
     """The block whose hidden state is taken, from 1; none: the last (the authors' code)."""
@@ -104,11 +135,11 @@ class FeaturesOptions(_Options):
     """Pictures a forward pass."""
     shard_size: PositiveInt
     """Pictures a file."""
-    workers: NonNegativeInt
+    workers: Annotated[NonNegativeInt, Silent()]
     """Processes that decode pictures while others are computed, at most one for each core; 0: none."""
 
 
-class PartsOptions(_Options):
+class PartsOptions(Options):
     """Part discovery: three tiers of cosine k-means."""
 
     discovery: Literal["plain", "centred", "published"]
@@ -124,30 +155,30 @@ class PartsOptions(_Options):
     """Lloyd iterations at most."""
     least_patches: PositiveInt
     """A part that covers fewer patches of a picture counts as absent there."""
-    names: Place | None
+    names: Annotated[Place | None, Silent()]
     """A YAML file that names parts, `1: head`; none: by keypoints or masks where there are any, else by number."""
     seed: NonNegativeInt
     """Of k-means."""
 
 
-class TrainOptions(_Options):
+class TrainOptions(Options):
     """Training of part tokens under the attention loss.
 
     Options that a method determines may be left out, or none: they are then as methods.py has them.
     """
 
-    method: Literal[tuple(METHODS)]
+    method: Annotated[Literal[tuple(METHODS)], Silent()]
     """The paper's method, a rival, or an ablation: the preset of `bottleneck_layers`, `unet`,
     `unet_learning_rate_factor`, `masked_loss`, `union_sampling` and of everything about attention."""
     steps: PositiveInt
     """Optimizer steps."""
     batch_size: PositiveInt
     """Pictures an optimizer step (the paper: 2; the authors' code: 8)."""
-    micro_batch: PositiveInt | None
+    micro_batch: Annotated[PositiveInt | None, Silent()]
     """Pictures a forward pass: gradients are accumulated to the same sum; none: as many as memory holds."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: Annotated[bool, Silent()]
     """Whether activations are computed again in the backward pass instead of kept: less memory, a third slower."""
-    compile: bool
+    compile: Annotated[bool, Silent()]
     """Whether U-Net and text encoder are compiled (torch.compile): minutes to start, faster steps, the same results but
     rounding. Pictures sampled in between are drawn uncompiled."""
     learning_rate: PositiveFloat
@@ -195,11 +226,11 @@ class TrainOptions(_Options):
     """γ of min-SNR weighting (the authors' code: 5); none leaves the loss unweighted."""
     max_gradient_norm: PositiveFloat
     """Gradients are clipped to this norm (the authors' code: 1)."""
-    checkpoint_every: PositiveInt
+    checkpoint_every: Annotated[PositiveInt, Silent()]
     """Steps between checkpoints."""
-    log_every: PositiveInt
+    log_every: Annotated[PositiveInt, Silent()]
     """Steps that one logged mean covers."""
-    sample_every: PositiveInt
+    sample_every: Annotated[PositiveInt, Silent()]
     """Steps between sample pictures."""
     seed: NonNegativeInt
     """Of initial weights, order, flips, prompts, timesteps and noise."""
@@ -214,7 +245,7 @@ class TrainOptions(_Options):
         return values | {name: value for name, value in preset.items() if values.get(name) is None}
 
 
-class SamplingOptions(_Options):
+class SamplingOptions(Options):
     """How pictures are sampled."""
 
     steps: PositiveInt
@@ -228,11 +259,11 @@ class SamplingOptions(_Options):
     """φ of Lin et al. 2023 (arXiv:2305.08891): tames the contrast that guidance adds on a zero-SNR schedule."""
     negative_prompt: str
     """What guidance leads away from."""
-    batch_size: PositiveInt
+    batch_size: Annotated[PositiveInt, Silent()]
     """Pictures a forward pass, while training too; where memory runs out, half of them."""
 
 
-class GenerateOptions(_Options):
+class GenerateOptions(Options):
     """Which pictures are generated for evaluation."""
 
     sampling: SamplingOptions
@@ -256,25 +287,25 @@ class GenerateOptions(_Options):
     """Of the choice of pictures and parts, and of initial noise."""
 
 
-class EvaluateOptions(_Options):
+class EvaluateOptions(Options):
     """How results are summed up."""
 
-    part_identity: Model | None
+    part_identity: Annotated[Model | None, Weights("feature_extractor", "evaluate.part_identity")]
     """A second image encoder (CLIP, another DINOv2), a folder or a hub id, that compares each part with its source's,
     and had no part in finding them; none: no such measure."""
 
     bootstrap: PositiveInt
     """Resamples of each 95% interval."""
-    inception: Place | None
+    inception: Annotated[Place | None, Contents()]
     """Weights of FID's Inception-v3, `pt_inception-2015-12-05-6726825d.pth`; none: no FID, the distances on other
     features alone."""
-    examples: PositiveInt
+    examples: Annotated[PositiveInt, Silent()]
     """Rows in each figure."""
     seed: NonNegativeInt
     """Of the bootstrap, the floor's random pictures, and the figures' examples."""
 
 
-class SweepOptions(_Options):
+class SweepOptions(Options):
     """A grid of runs."""
 
     options: dict[str, Any] = {}
@@ -285,7 +316,7 @@ class SweepOptions(_Options):
     """Values of `train.seed` that every combination is run with: the pictures that are asked for stay the same."""
 
 
-class PretrainOptions(_Options):
+class PretrainOptions(Options):
     """How tiny is made; `base.device` and `base.precision` say where and in what."""
 
     pictures: int = Field(ge=512)
@@ -313,7 +344,6 @@ class PretrainOptions(_Options):
 
 
 GROUPS: dict[str, type[BaseModel]] = {
-    "data": DataOptions,
     "base": BaseModelOptions,
     "images": ImagesOptions,
     "features": FeaturesOptions,

@@ -1,97 +1,136 @@
-"""Long stages that never do the same work twice.
+"""Long computations that are never done twice.
 
-A stage works in a folder named after its fingerprint: a hash of its options, its inputs' fingerprints and its
-version. A finished folder is reused as it is; an unfinished one is gone on with; a changed option means another
-folder. Files are written beside their place and renamed, and only the last one written says "finished", so
-nothing half-written is ever taken for whole. Runs beside each other that need the same stage take turns: one works,
-the others wait and find it finished.
+A stage works in a folder named after its fingerprint: a hash of all that it sees and of its version. A finished folder
+is reused as it is; an unfinished one is gone on with; a changed option means another folder. Files are written beside
+their place and renamed, and only the last one written says "finished", so nothing half-written is ever taken for whole.
+Runs beside each other that need the same stage take turns: one works, the others wait and find it finished.
 """
 
-import contextlib
-import hashlib
 import json
 import logging
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from pkgutil import resolve_name
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from partcraft_kedro.errors import FullDisk, UserError, is_full_disk
+from partcraft_kedro.assets import model_fingerprint
+from partcraft_kedro.files import fingerprint_of, named_if_full, read_file, write_json
+from partcraft_kedro.options import Contents, Options, Selection, Silent, Weights
 
 _logger = logging.getLogger(__name__)
-_LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
-_SETTLED = 2 * 10**9  # nanoseconds: no file system's times are coarser
-Content = TypeVar("Content")
 
 
-def fingerprint_of(value: Any, memo: Path | None = None) -> str:
-    """SHA-256 of a table, a file, a folder of files, or anything JSON can hold, as 16 hexadecimal digits.
-
-    A folder's own name does not count; memo: as in `digest_of`.
-    """
-    if isinstance(value, pd.DataFrame):
-        value = value.to_json(orient="split", double_precision=15)
-    elif isinstance(value, Path):
-        files = [path for path in value.rglob("*") if path.is_file()] if value.is_dir() else [value]
-        root = value if value.is_dir() else value.parent
-        value = {path.relative_to(root).as_posix(): digest_of(path, memo) for path in files}
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def digest_of(path: Path, memo: Path | None = None) -> str:
-    """SHA-256 of a file, read in blocks.
-
-    memo: a folder that remembers the digests of large files, so that they are read once and not in every run.
-    """
-    with path.open("rb") as file:
-        state = _state_of(file)
-        if memo is None or state["size"] < _LARGE:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        known = memo / fingerprint_of({"path": str(path.resolve()), **state})
-        digest = known.read_text() if known.exists() else ""
-        if len(digest) == 64:  # else a machine that lost power left less
-            return digest
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        # Of a file changed just now, a further change could leave the same times: it will be read again.
-        settled = max(state["modified"], state["changed"]) < time.time_ns() - _SETTLED
-        if settled and _state_of(file) == state:
-            with contextlib.suppress(FileNotFoundError):  # another run renamed it, of the same content
-                write_file(known, lambda partial: partial.write_text(digest))
-    return digest
-
-
-def _state_of(file: IO[bytes]) -> dict[str, int]:
-    """What of a file cannot stay as it is when its content changes: tools that set the time of modification back do
-    not set back that of the last change to the file's entry."""
-    status = os.fstat(file.fileno())
-    return {
-        "size": status.st_size,
-        "modified": status.st_mtime_ns,
-        "changed": status.st_ctime_ns,
-        "inode": status.st_ino,
-    }
-
-
+@dataclass(frozen=True)
 class Stage:
-    """One stage's folder under `parent`, named `<name>-<fingerprint>`.
+    """A kind of long computation.
+
+    layer: the folder of data that its results lie in, such as `04_feature`; version: raised whenever `work` would make
+    something else of the same arguments; work: the dotted name of a function that is given a `StageRef` to work in and
+    what `Stages.run` was given, and may return a summary. It is imported where there is something to compute and
+    nowhere else: what computes is slow to import.
+    """
+
+    name: str
+    layer: str
+    version: int
+    work: str
+
+
+@dataclass(frozen=True)
+class StageRef:
+    """The folder of one computation, and what stands for its content in the keys of others.
+
+    summary: what its work returned; found: whether it was done already.
+    """
+
+    folder: Path
+    fingerprint: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    found: bool = False
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table that lies in it as `<name>.parquet`. Raises UserError if it is missing or damaged."""
+        return read_file(self.folder / f"{name}.parquet", pd.read_parquet)
+
+
+class Stages:
+    """Runs the stages of a dataset, or finds them done, below a folder of data.
+
+    root: the folder that holds `01_raw` … `08_reporting`, to which records' paths are relative; dataset: names the
+    folder in each of them; point: what a sweep adds to that folder where results are its own, empty outside of one.
+    """
+
+    def __init__(self, root: Path, dataset: str, point: str = ""):
+        self.root, self.dataset, self.point = root, dataset, point
+
+    def layer(self, layer: str) -> Path:
+        """The dataset's folder in a layer."""
+        return self.root / layer / self.dataset
+
+    def run(self, stage: Stage, seen: Mapping[str, Any], silent: Mapping[str, Any] | None = None) -> StageRef:
+        """Do the stage's work, go on with it, or find it done.
+
+        seen: the arguments that its result depends on, which make its key: options (`Options`, or some of them by
+        `Options.only`), tables, files and folders by their content, other stages, and whatever JSON can hold;
+        silent: further ones that change nothing of the result, such as where to compute.
+        """
+        key = {"stage": stage.name, "version": stage.version}
+        key["seen"] = {name: self._key_of(value) for name, value in seen.items()}
+        with Workfolder(self.layer(stage.layer), key) as place:
+            found = place.finished
+            if not found:
+                work = resolve_name(stage.work)
+                place.finish(work(StageRef(place.folder, place.fingerprint), **seen, **(silent or {})))
+            return StageRef(place.folder, place.fingerprint, place.summary, found)
+
+    def _key_of(self, value: Any) -> Any:
+        memo = self.root / ".digests"
+        if isinstance(value, StageRef):
+            return value.fingerprint
+        if isinstance(value, pd.DataFrame | Path):
+            return fingerprint_of(value, memo)
+        if isinstance(value, Options | Selection):
+            return _key_of_options(value, memo)
+        return value
+
+
+def _key_of_options(options: Options | Selection, memo: Path) -> dict[str, Any]:
+    """Values by name: none of what is silent, and models and files by their content."""
+    key: dict[str, Any] = {}
+    for name, value, marks in options.marked():
+        weights = next((mark for mark in marks if isinstance(mark, Weights)), None)
+        if any(isinstance(mark, Silent) for mark in marks):
+            continue
+        if isinstance(value, Options):
+            key[name] = _key_of_options(value, memo)
+        elif weights and value is not None:
+            content = model_fingerprint(value, weights.component, weights.option, memo)
+            key[name] = [value, content] if weights.by_name_too else content
+        elif any(isinstance(mark, Contents) for mark in marks) and value is not None:
+            key[name] = fingerprint_of(value, memo) if value.exists() else None
+        else:
+            key[name] = value
+    return key
+
+
+class Workfolder:
+    """The folder `<stage>-<fingerprint of key>` under `parent`; key: JSON with the stage's name as `stage`.
 
     As a context manager it keeps every other process out of an unfinished folder; a process that dies lets go.
-    version: raised whenever the library would compute something else from the same options and inputs.
     """
 
-    def __init__(self, parent: Path, name: str, *, version: int, options: dict, inputs: dict[str, str]):
-        self.key = {"stage": name, "version": version, "options": options, "inputs": inputs}
-        self.fingerprint = fingerprint_of(self.key)
-        self.folder = parent / f"{name}-{self.fingerprint}"
-        with _named_if_full(self.folder):
+    def __init__(self, parent: Path, key: dict[str, Any]):
+        self._key = key
+        self.fingerprint = fingerprint_of(key)
+        self.folder = parent / f"{key['stage']}-{self.fingerprint}"
+        with named_if_full(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> "Workfolder":
         self._lock = FileLock(self.folder / ".lock")
         if not self.finished:
             try:
@@ -100,7 +139,7 @@ class Stage:
                 _logger.warning("Another run is at work on %s: waiting until it is done.", self.folder)
                 self._lock.acquire()
             if not (self.folder / "stage.json").exists():
-                write_json(self.folder / "stage.json", self.key)
+                write_json(self.folder / "stage.json", self._key)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,65 +150,10 @@ class Stage:
         return (self.folder / "finished.json").exists()
 
     @property
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, Any]:
         """What `finish` was given."""
         return read_file(self.folder / "finished.json", lambda path: json.loads(path.read_text()))
 
-    def finish(self, summary: dict | None = None) -> None:
+    def finish(self, summary: dict[str, Any] | None = None) -> None:
         """Declare the folder complete."""
         write_json(self.folder / "finished.json", summary or {})
-
-
-def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
-    """What `read` makes of a stage's file. Raises UserError naming one that is missing or damaged."""
-    try:
-        return read(path)
-    except Exception as error:  # every format has errors of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{path} cannot be read ({reason}): restore it, or delete {path.parent} to have it made again."
-        ) from error
-
-
-@contextlib.contextmanager
-def _named_if_full(path: Path) -> Iterator[None]:
-    """Raises FullDisk naming `path` where the disk is full: few of the errors that say so have a name."""
-    try:
-        yield
-    except Exception as error:  # every format has errors of its own
-        if is_full_disk(error):
-            raise FullDisk(path) from error
-        raise
-
-
-def write_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then rename it into place. Raises FullDisk."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    with _named_if_full(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)  # of a process that was killed
-        try:
-            write(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_file(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n"))
-
-
-def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there. Raises
-    FullDisk."""
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with _named_if_full(path):
-        partial.mkdir(parents=True)
-        try:
-            write(partial)
-            shutil.rmtree(path, ignore_errors=True)
-            partial.rename(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)

@@ -25,10 +25,11 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.files import write_file, write_json
 from partcraft_kedro.grid import Point, points_of
 from partcraft_kedro.options import SweepOptions, flatten, refuse_unknown_groups
 from partcraft_kedro.pipelines.experiments.pipeline import SWEEPS
-from partcraft_kedro.stages import Stage, write_file, write_json
+from partcraft_kedro.stages import Workfolder
 from partcraft_kedro.stopping import ENDS_WITH_PARENT
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Plan:
     """A sweep that was found and checked.
 
     env, parameters: as `kedro run` has them, for all points; options: all options of each point, by groups;
-    experiment: the id of MLflow's.
+    experiment: the id of MLflow's; folder: where sweeps keep their books.
     """
 
     name: str
@@ -49,15 +50,13 @@ class Plan:
     points: list[Point]
     options: list[dict[str, Any]]
     experiment: str
+    folder: Path
 
     def key(self) -> dict[str, Any]:
-        """What the sweep is: every option of every point, but where data lie."""
-        flat = [
-            {name: value for name, value in flatten(options).items() if not name.startswith("data.")}
-            for options in self.options
-        ]
-        points = {point.name: options for point, options in zip(self.points, flat, strict=True)}
-        return {"env": self.env, "sweep": self.sweep.model_dump(mode="json"), "points": points}
+        """What the sweep is: every option of every point."""
+        points = {point.name: flatten(options) for point, options in zip(self.points, self.options, strict=True)}
+        seen = {"env": self.env, "sweep": self.sweep.model_dump(mode="json"), "points": points}
+        return {"stage": self.name, "version": 1, "seen": seen}
 
 
 def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | None, parameters: dict[str, Any]) -> Plan:
@@ -78,11 +77,12 @@ def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | No
         raw = context.config_loader["parameters"]
         options = [_check(raw, point) for point in points]
         experiment = context.mlflow.tracking.experiment._experiment.experiment_id
+        folder = context.catalog.load("params:stages").layer("08_reporting") / "sweeps"
     for i, point in enumerate(points):
         for j in range(i):
             if points[j].name == point.name or options[j] == options[i]:
                 raise UserError(f"Points of the sweep repeat each other: {points[j].name} and {point.name}.")
-    return Plan(name, sweep, env, parameters, points, options, experiment)
+    return Plan(name, sweep, env, parameters, points, options, experiment, folder)
 
 
 def run_sweep(plan: Plan, parallel: int | None) -> Path:
@@ -92,8 +92,7 @@ def run_sweep(plan: Plan, parallel: int | None) -> Path:
     Raises UserError if points failed, after all others were run.
     """
     name, points, first = plan.name, plan.points, plan.options[0]
-    folder = first["data"].layer("08_reporting") / "sweeps"
-    with Stage(folder, name, version=1, options=plan.key(), inputs={}) as stage:
+    with Workfolder(plan.folder, plan.key()) as stage:
         if stage.finished:
             return stage.folder
         tracker = _Tracker(plan, stage.folder)

@@ -4,6 +4,7 @@ from partcraft_kedro.datasets.document import DocumentDataset, EditableDataset, 
 from partcraft_kedro.datasets.figure import FigureDataset, PlotDataset
 from partcraft_kedro.datasets.folder import FolderDataset
 from partcraft_kedro.datasets.own import ReadsItsOwn
+from partcraft_kedro.datasets.stages import StageRefDataset, StagesDataset
 from partcraft_kedro.datasets.table import TableDataset
 
 __all__ = [
@@ -14,5 +15,7 @@ __all__ = [
     "PageDataset",
     "PlotDataset",
     "ReadsItsOwn",
+    "StageRefDataset",
+    "StagesDataset",
     "TableDataset",
 ]

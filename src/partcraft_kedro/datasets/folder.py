@@ -7,7 +7,7 @@ from typing import Any
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
 from partcraft_kedro.datasets.own import alone_in
-from partcraft_kedro.stages import write_folder
+from partcraft_kedro.files import write_folder
 
 
 class FolderDataset(AbstractVersionedDataset[Path, Path]):

@@ -6,7 +6,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from partcraft_kedro.stages import write_file
+from partcraft_kedro.files import write_file
 
 
 def alone_in(folder: Path) -> FileLock:

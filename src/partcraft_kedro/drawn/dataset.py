@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.files import write_file
 from partcraft_kedro.randomness import numpy_generator
-from partcraft_kedro.stages import write_file
 
 
 def draw_dataset(

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.features.extractor import FeatureExtractor
+from partcraft_kedro.files import read_file, write_file
 from partcraft_kedro.images.records import load_pictures
-from partcraft_kedro.stages import read_file, write_file
 
 
 class _Batches(Dataset):

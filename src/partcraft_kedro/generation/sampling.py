@@ -9,13 +9,13 @@ from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 from tqdm import tqdm
 
+from partcraft_kedro.files import write_file
 from partcraft_kedro.images.tensors import from_unit
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.passes import as_many_as_fit
 from partcraft_kedro.prompts import parse_tokens
 from partcraft_kedro.randomness import torch_generator
-from partcraft_kedro.stages import write_file
 
 
 def sample_pictures(

@@ -11,7 +11,7 @@ import urllib3
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.stages import write_json
+from partcraft_kedro.files import write_json
 
 _CHUNK = 2**20  # bytes
 _ATTEMPTS = 5  # in a row without a new byte

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from partcraft_kedro.stages import write_file
+from partcraft_kedro.files import write_file
 
 Batch = TypeVar("Batch")
 _AHEAD = 4  # batches drawn while others are computed

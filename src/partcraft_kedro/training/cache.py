@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.files import read_file, write_file
 from partcraft_kedro.images.records import load_ahead
 from partcraft_kedro.images.tensors import to_vae
-from partcraft_kedro.stages import read_file, write_file
 
 _SHARD = 32  # pictures a file
 _BATCH = 4  # pictures given to the VAE at once: more are slower on a CPU

@@ -16,11 +16,11 @@ from torch import nn
 from tqdm import tqdm
 
 from partcraft_kedro.errors import FullDisk, UserError
+from partcraft_kedro.files import write_file
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
 from partcraft_kedro.passes import as_many_as_fit, is_out_of_memory
-from partcraft_kedro.stages import write_file
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.memory import choose_micro_batch
 from partcraft_kedro.training.step import Batch, draw_batch, training_loss

@@ -19,7 +19,7 @@ def create_pipeline() -> Pipeline:
                     "params:base",
                     "params:features",
                     "params:evaluate",
-                    "params:data",
+                    "params:stages",
                 ],
                 ["scores", "generation_scores"],
                 name="score_pictures",

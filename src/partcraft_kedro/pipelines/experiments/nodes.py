@@ -8,7 +8,8 @@ from plotly.graph_objects import Figure as PlotlyFigure
 
 from partcraft_kedro.experiments import page, plots, summary
 from partcraft_kedro.grid import points_of
-from partcraft_kedro.options import DataOptions, SweepOptions
+from partcraft_kedro.options import SweepOptions
+from partcraft_kedro.stages import Stages
 
 _POINT = [
     *("sweep", "point", "setting", "option", "seed", "method", "attention_weight", "steps"),
@@ -18,23 +19,23 @@ _SCORE = ["run_id", "task", "measure", "value", "low", "high", "ceiling", "floor
 _SAMPLE = ["run_id", "step", "id", "emr", "cosim", "path", "source_path"]
 
 
-def collect_points(data: DataOptions) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
+def collect_points(stages: Stages) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
     """Every finished point of the dataset's sweeps or, within a sweep's own folder, of that one.
 
     Returns the points in their grids' order, their scores, the pictures sampled while they were trained, each with the
     MLflow run's id, and for each sweep the options that its points share. Of sweeps of one name, each has its
     fingerprint in its name.
     """
-    reporting, models = (data.folder / layer for layer in ("08_reporting", "06_models"))
+    reporting, models = (stages.root / layer for layer in ("08_reporting", "06_models"))
     books = sorted(
-        (reporting / f"{data.dataset}{data.point}").rglob("stage.json"), key=lambda path: path.stat().st_mtime
+        (reporting / f"{stages.dataset}{stages.point}").rglob("stage.json"), key=lambda path: path.stat().st_mtime
     )
     keys = {book.parent: json.loads(book.read_text()) for book in books}
     names = [key["stage"] for key in keys.values()]
     points, scores, samples, options = [], [], [], {}
     for folder, key in keys.items():
         name = key["stage"] if names.count(key["stage"]) == 1 else folder.name
-        sweep = SweepOptions(**key["options"]["sweep"])
+        sweep = SweepOptions(**key["seen"]["sweep"])
         for point in points_of(sweep):
             place = folder / point.name
             if not (place / "point.json").exists():
@@ -45,7 +46,7 @@ def collect_points(data: DataOptions) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
             scores.append(pd.read_parquet(place / "score_table.parquet").assign(**of_run))
             sampled = pd.read_parquet(models / place.relative_to(reporting) / "training_samples.parquet")
             samples.append(sampled.assign(**of_run))
-        options[name] = _shared(list(key["options"]["points"].values()))
+        options[name] = _shared(list(key["seen"]["points"].values()))
     return (
         pd.DataFrame(points, columns=_POINT),
         summary.with_all_compositions(pd.concat([pd.DataFrame(columns=_SCORE), *scores])[_SCORE]),
@@ -59,9 +60,9 @@ def _shared(options: list[dict]) -> dict:
     return {name: value for name, value in options[0].items() if all(point[name] == value for point in options)}
 
 
-def summarise_sweeps(sweep_points: pd.DataFrame, sweep_scores: pd.DataFrame, data: DataOptions) -> pd.DataFrame:
+def summarise_sweeps(sweep_points: pd.DataFrame, sweep_scores: pd.DataFrame, stages: Stages) -> pd.DataFrame:
     """Means over seeds with intervals, beside the paper's numbers where it has any."""
-    return summary.summarise_seeds(sweep_points, sweep_scores, data.dataset)
+    return summary.summarise_seeds(sweep_points, sweep_scores, stages.dataset)
 
 
 def draw_sweep(name: str, sweep_summary: pd.DataFrame) -> tuple[Figure, PlotlyFigure]:
@@ -73,14 +74,14 @@ def draw_sweep(name: str, sweep_summary: pd.DataFrame) -> tuple[Figure, PlotlyFi
 
 
 def draw_learning(
-    sweep_points: pd.DataFrame, sweep_samples: pd.DataFrame, data: DataOptions
+    sweep_points: pd.DataFrame, sweep_samples: pd.DataFrame, stages: Stages
 ) -> tuple[Figure, Figure, PlotlyFigure]:
     """The paper's Fig. 6, of the last sweep of methods: pictures and curves over the stages of training."""
     points = _of_sweep("methods", sweep_points)
     if points.empty:
         figure, plot = _nothing("methods")
         return figure, figure, plot
-    samples = _with_paths(sweep_samples, data)
+    samples = _with_paths(sweep_samples, stages)
     return (
         plots.draw_stages(points, samples),
         plots.draw_learning(points, samples),
@@ -93,11 +94,11 @@ def write_page(
     sweep_scores: pd.DataFrame,
     sweep_samples: pd.DataFrame,
     sweep_options: dict,
-    data: DataOptions,
+    stages: Stages,
 ) -> str:
     """All sweeps on one HTML page."""
-    samples = _with_paths(sweep_samples, data)
-    return page.render_page(data.dataset, sweep_points, sweep_scores, samples, sweep_options)
+    samples = _with_paths(sweep_samples, stages)
+    return page.render_page(stages.dataset, sweep_points, sweep_scores, samples, sweep_options)
 
 
 def _of_sweep(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -106,8 +107,8 @@ def _of_sweep(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return of_name[of_name["sweep"] == of_name["sweep"].iloc[-1]] if len(of_name) else of_name
 
 
-def _with_paths(samples: pd.DataFrame, data: DataOptions) -> pd.DataFrame:
-    return samples.assign(**{name: [data.folder / path for path in samples[name]] for name in ("path", "source_path")})
+def _with_paths(samples: pd.DataFrame, stages: Stages) -> pd.DataFrame:
+    return samples.assign(**{name: [stages.root / path for path in samples[name]] for name in ("path", "source_path")})
 
 
 def _nothing(name: str) -> tuple[Figure, PlotlyFigure]:

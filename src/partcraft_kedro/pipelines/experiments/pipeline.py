@@ -15,13 +15,13 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 nodes.collect_points,
-                "params:data",
+                "params:stages",
                 ["sweep_points", "sweep_scores", "sweep_samples", "sweep_options"],
                 name="collect_points",
             ),
             Node(
                 nodes.summarise_sweeps,
-                ["sweep_points", "sweep_scores", "params:data"],
+                ["sweep_points", "sweep_scores", "params:stages"],
                 "sweep_summary",
                 name="summarise_sweeps",
             ),
@@ -36,13 +36,13 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.draw_learning,
-                ["sweep_points", "sweep_samples", "params:data"],
+                ["sweep_points", "sweep_samples", "params:stages"],
                 ["stages_figure", "learning_figure", "learning_plot"],
                 name="draw_learning",
             ),
             Node(
                 nodes.write_page,
-                ["sweep_points", "sweep_scores", "sweep_samples", "sweep_options", "params:data"],
+                ["sweep_points", "sweep_scores", "sweep_samples", "sweep_options", "params:stages"],
                 "experiments_page",
                 name="write_page",
             ),

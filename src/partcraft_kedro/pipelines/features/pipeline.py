@@ -10,7 +10,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 extract_features,
-                ["records", "params:features", "params:base", "params:data"],
+                ["records", "params:features", "params:base", "params:stages"],
                 "features",
                 name="extract_features",
             )

@@ -3,13 +3,17 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.compose import plan_pictures as plan
-from partcraft_kedro.options import BaseModelOptions, DataOptions, GenerateOptions
-from partcraft_kedro.stages import Stage, fingerprint_of
+from partcraft_kedro.options import BaseModelOptions, GenerateOptions
+from partcraft_kedro.stages import Stage, StageRef, Stages
 
+GENERATION = Stage(
+    "pictures", "07_model_output", version=4, work="partcraft_kedro.pipelines.generate.work.generate_pictures"
+)
 _logger = logging.getLogger(__name__)
 
 
@@ -24,8 +28,6 @@ def plan_pictures(prompts: pd.DataFrame, part_names: dict[int, str], generate: G
             f"generate.split={generate.split!r} has no pictures: give generate.split=train, or a larger "
             "images.test_fraction, or more pictures."
         )
-    import numpy as np
-
     codes = np.stack(chosen["code"])
     # Each source gives at least one part, the base too.
     most_sources = min(generate.most_sources, *codes.shape)
@@ -53,43 +55,8 @@ def generate_pictures(
     part_predictor: Path,
     base: BaseModelOptions,
     generate: GenerateOptions,
-    data: DataOptions,
-) -> dict:
-    """Sample every planned picture; returns their folder, relative to the data folder, and its fingerprint."""
-    with Stage(
-        data.layer("07_model_output"),
-        "pictures",
-        version=3,
-        options={
-            "sampling": generate.sampling.model_dump(exclude={"batch_size"}),
-            "seed": generate.seed,
-            "precision": base.precision,
-        },
-        inputs={"plan": fingerprint_of(picture_plan), "adapter": fingerprint_of(adapter, data.digests)},
-    ) as stage:
-        if not stage.finished:
-            from partcraft_kedro.generation.sampling import write_pictures
-            from partcraft_kedro.model.partcraft import PartCraft
-            from partcraft_kedro.parts.predictor import PartPredictor
-
-            model = PartCraft.load(adapter, base.device, base.precision, base.model)
-            predictor = PartPredictor.load(part_predictor, base.device)
-            of_adapter = model.settings["variants"]
-            of_predictor = [len(variants) for variants in predictor.variants]
-            if of_adapter != of_predictor:
-                raise UserError(
-                    f"The adapter {adapter} was made for M={len(of_adapter) - 1} parts with {of_adapter} variants, but "
-                    f"the part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the "
-                    "predictor's version that belongs to it."
-                )
-            write_pictures(
-                model,
-                list(picture_plan["prompt"]),
-                list(picture_plan["id"]),
-                generate.sampling,
-                generate.seed,
-                stage.folder,
-            )
-            stage.finish()
-    folder = stage.folder.relative_to(data.folder).as_posix()
-    return {"folder": folder, "fingerprint": stage.fingerprint, "pictures": len(picture_plan)}
+    stages: Stages,
+) -> StageRef:
+    """Sample every planned picture."""
+    seen = {"plan": picture_plan, "adapter": adapter, "part_predictor": part_predictor, "base": base}
+    return stages.run(GENERATION, {**seen, "sampling": generate.sampling, "seed": generate.seed})

@@ -13,16 +13,16 @@ from partcraft_kedro.pipelines.images.nodes import (
 def create_pipeline() -> Pipeline:
     return Pipeline(
         [
-            Node(read_pictures, ["params:images", "params:data"], "all_records", name="read_pictures"),
+            Node(read_pictures, ["params:images", "params:stages"], "all_records", name="read_pictures"),
             Node(
                 check_pictures,
-                ["all_records", "params:images", "params:data"],
+                ["all_records", "params:images", "params:stages"],
                 ["records", "quarantine"],
                 name="check_pictures",
             ),
             Node(
                 draw_contact_sheet,
-                ["records", "quarantine", "params:data"],
+                ["records", "quarantine", "params:stages"],
                 "contact_sheet",
                 name="draw_contact_sheet",
             ),
@@ -33,6 +33,6 @@ def create_pipeline() -> Pipeline:
 
 def create_download_pipeline() -> Pipeline:
     return Pipeline(
-        [Node(download_pictures, ["params:images", "params:data"], "downloaded", name="download_pictures")],
+        [Node(download_pictures, ["params:images", "params:stages"], "downloaded", name="download_pictures")],
         tags="download",
     )

@@ -5,93 +5,54 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
+from safetensors.numpy import load_file
 
-from partcraft_kedro.evaluation import figures
+from partcraft_kedro.drawn.worlds import WORLDS
+from partcraft_kedro.evaluation import discovery, figures, keypoints
+from partcraft_kedro.files import read_file
 from partcraft_kedro.images import readers
 from partcraft_kedro.images.records import load_pictures
-from partcraft_kedro.options import DataOptions, EvaluateOptions, PartsOptions
+from partcraft_kedro.options import EvaluateOptions, PartsOptions
+from partcraft_kedro.parts import names
 from partcraft_kedro.randomness import numpy_generator
-from partcraft_kedro.stages import Stage, fingerprint_of, read_file, write_file, write_folder
+from partcraft_kedro.stages import Stage, StageRef, Stages
 
+_WORK = "partcraft_kedro.pipelines.parts.work"
+DISCOVERY = Stage("discovery", "05_model_input", version=3, work=f"{_WORK}.discover_parts")
+LABELLING = Stage("labels", "05_model_input", version=3, work=f"{_WORK}.label_pictures")
 _SHOWN = 128  # pixels of a picture in a figure
 _VARIANTS, _CROPS = 6, 5  # shown of each part, and of each variant
 
 
-def discover_parts(features: dict, records: pd.DataFrame, parts: PartsOptions, data: DataOptions) -> Path:
+def discover_parts(features: StageRef, records: pd.DataFrame, parts: PartsOptions, stages: Stages) -> Path:
     """Fit the three tiers of centroids; returns the part predictor's folder."""
-    with Stage(
-        data.layer("05_model_input"),
-        "discovery",
-        version=2,
-        options=parts.model_dump(exclude={"names"}),
-        inputs={"features": features["fingerprint"]},
-    ) as stage:
-        folder = stage.folder / "part_predictor"
-        if not stage.finished:
-            from partcraft_kedro.features.shards import FeatureShards
-            from partcraft_kedro.parts import discovery
-
-            training = (records["split"] == "train").to_numpy()
-            shards = FeatureShards(data.folder / features["folder"], training)
-            predictor = discovery.discover_parts(
-                shards, extractor=features["extractor"], **parts.model_dump(exclude={"names"})
-            )
-            write_folder(folder, predictor.save)
-            stage.finish()
-    return folder
+    found = stages.run(DISCOVERY, {"features": features, "records": records, "parts": parts})
+    return found.folder / "part_predictor"
 
 
 def label_pictures(
-    part_predictor: Path, features: dict, records: pd.DataFrame, data: DataOptions
+    part_predictor: Path, features: StageRef, records: pd.DataFrame, stages: Stages
 ) -> tuple[Path, pd.DataFrame]:
     """Label maps of all pictures, as a folder with one safetensors file, and their codes by record id, with
     their cosines to the variants' centroids."""
-    with Stage(
-        data.layer("05_model_input"),
-        "labels",
-        version=2,
-        options={},
-        inputs={"features": features["fingerprint"], "part_predictor": fingerprint_of(part_predictor)},
-    ) as stage:
-        folder, table = stage.folder / "part_masks", stage.folder / "codes.parquet"
-        if not stage.finished:
-            from safetensors.numpy import save_file
-            from tqdm import tqdm
-
-            from partcraft_kedro.features.shards import FeatureShards
-            from partcraft_kedro.parts.predictor import PartPredictor
-
-            predictor = PartPredictor.load(part_predictor)
-            label_maps, codes, cosines = [], [], []
-            for chunk in tqdm(FeatureShards(data.folder / features["folder"]), desc="label pictures", unit="shard"):
-                label_maps.append(predictor.label_maps(chunk))
-                for found, of_chunk in zip((codes, cosines), predictor.codes_of(chunk, label_maps[-1]), strict=True):
-                    found.extend(of_chunk)
-            maps = np.concatenate(label_maps)
-            write_folder(folder, lambda partial: save_file({"label_maps": maps}, partial / "masks.safetensors"))
-            by_id = pd.DataFrame({"id": records["id"], "code": codes, "cosine": cosines})
-            write_file(table, by_id.to_parquet)
-            stage.finish()
-    return folder, read_file(table, pd.read_parquet)
+    seen = {"part_predictor": part_predictor, "features": features, "records": records}
+    found = stages.run(LABELLING, seen)
+    return found.folder / "part_masks", found.table("codes")
 
 
-def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, data: DataOptions) -> dict:
+def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, stages: Stages) -> dict:
     """How good the parts are, against what is known of the pictures: true masks, or keypoints, boxes and classes."""
     found = _label_maps(part_masks)
     if "world" in records:
-        return _score_against_masks(records, found, data)
+        return _score_against_masks(records, found, stages)
     return _score_photographs(records, found, codes)
 
 
-def _score_against_masks(records: pd.DataFrame, found: np.ndarray, data: DataOptions) -> dict:
+def _score_against_masks(records: pd.DataFrame, found: np.ndarray, stages: Stages) -> dict:
     """NMI, ARI and IoU, and which true label each discovered part stands for."""
-    from PIL import Image
-
-    from partcraft_kedro.drawn.worlds import WORLDS
-    from partcraft_kedro.evaluation import discovery
-
     labels = WORLDS[records["world"].iloc[0]].labels
-    true = np.stack([np.asarray(Image.open(data.folder / path)) for path in records["mask_path"]])
+    true = np.stack([np.asarray(Image.open(stages.root / path)) for path in records["mask_path"]])
     patches = discovery.patch_labels(true, found.shape[1])
     overlaps = discovery.overlap(found, patches, int(found.max()) + 1, len(labels))
     scores = discovery.discovery_scores(overlaps, found, true)
@@ -103,8 +64,6 @@ def _score_against_masks(records: pd.DataFrame, found: np.ndarray, data: DataOpt
 def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataFrame) -> dict:
     """NMI, ARI and regression error at the keypoints of the test split, foreground IoU with the boxes, and what codes
     tell of classes: whatever the records allow. `matching` names parts after their keypoints."""
-    from partcraft_kedro.evaluation import keypoints
-
     scores: dict = {"matching": {}, "foreground_share": float((found > 0).mean())}
     if "keypoints" in records:
         labelled = keypoints.labels_at_keypoints(records, found)
@@ -112,8 +71,8 @@ def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataF
         if tested.any():
             scores |= keypoints.keypoint_agreement(labelled[tested])
             scores["keypoint_error"] = keypoints.keypoint_regression_error(records, found, labelled, int(found.max()))
-        names = keypoints.name_parts(labelled, readers.CUB_PARTS)
-        scores["matching"] = {str(label): name for label, name in names.items()}
+        named = keypoints.name_parts(labelled, readers.CUB_PARTS)
+        scores["matching"] = {str(label): name for label, name in named.items()}
     boxed = records["box"].notna() if "box" in records else pd.Series(False, records.index)
     if boxed.any():
         scores["foreground_iou"] = keypoints.foreground_iou(records[boxed], found[boxed.to_numpy()])
@@ -125,8 +84,6 @@ def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataF
 
 def name_parts(discovery_scores: dict, codes: pd.DataFrame, parts: PartsOptions) -> dict[int, str]:
     """The parts' names: the user's, else those that masks or keypoints suggest, else numbers."""
-    from partcraft_kedro.parts import names
-
     count = len(codes["code"].iloc[0])
     known = {int(label): name for label, name in discovery_scores["matching"].items()}
     if parts.names:
@@ -140,19 +97,19 @@ def draw_part_maps(
     part_masks: Path,
     part_names: dict[int, str],
     evaluate: EvaluateOptions,
-    data: DataOptions,
+    stages: Stages,
 ) -> Figure:
     """Random pictures with their part maps and codes (the paper's Fig. 1)."""
     chosen = numpy_generator(evaluate.seed, "part maps").permutation(len(records))[: evaluate.examples]
     shown = records.iloc[sorted(chosen)]
     label_maps = _label_maps(part_masks)[shown.index]
-    pictures = load_pictures([data.folder / path for path in shown["path"]], _SHOWN)
+    pictures = load_pictures([stages.root / path for path in shown["path"]], _SHOWN)
     of_shown = np.stack(codes.set_index("id").loc[shown["id"], "code"])
     return figures.draw_part_maps(pictures, label_maps, of_shown, _headings(part_names))
 
 
 def draw_variants(
-    records: pd.DataFrame, codes: pd.DataFrame, part_masks: Path, part_names: dict[int, str], data: DataOptions
+    records: pd.DataFrame, codes: pd.DataFrame, part_masks: Path, part_names: dict[int, str], stages: Stages
 ) -> Figure:
     """For each part its commonest variants, each by crops of the pictures that are nearest to its centroid."""
     label_maps = _label_maps(part_masks)
@@ -164,7 +121,7 @@ def draw_variants(
         for variant, count in variants.items():
             members = np.flatnonzero(code[:, part] == variant)
             nearest = members[np.argsort(-cosine[members, part], kind="stable")][:_CROPS]
-            pictures = load_pictures([data.folder / records["path"].iloc[row] for row in nearest], 2 * _SHOWN)
+            pictures = load_pictures([stages.root / records["path"].iloc[row] for row in nearest], 2 * _SHOWN)
             crops = [figures.crop_to(*shown) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
             rows.append((f"[{part},{variant}]\n{count}×", crops))
         sheets.append((heading, rows))
@@ -173,8 +130,6 @@ def draw_variants(
 
 def _label_maps(part_masks: Path) -> np.ndarray:
     """(n, grid, grid) uint8."""
-    from safetensors.numpy import load_file
-
     return read_file(part_masks / "masks.safetensors", load_file)["label_maps"]
 
 

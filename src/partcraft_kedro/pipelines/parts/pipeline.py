@@ -10,32 +10,32 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 nodes.discover_parts,
-                ["features", "records", "params:parts", "params:data"],
+                ["features", "records", "params:parts", "params:stages"],
                 "part_predictor",
                 name="discover_parts",
             ),
             Node(
                 nodes.label_pictures,
-                ["part_predictor", "features", "records", "params:data"],
+                ["part_predictor", "features", "records", "params:stages"],
                 ["part_masks", "codes"],
                 name="label_pictures",
             ),
             Node(
                 nodes.score_discovery,
-                ["records", "part_masks", "codes", "params:data"],
+                ["records", "part_masks", "codes", "params:stages"],
                 "discovery_scores",
                 name="score_discovery",
             ),
             Node(nodes.name_parts, ["discovery_scores", "codes", "params:parts"], "part_names", name="name_parts"),
             Node(
                 nodes.draw_part_maps,
-                ["records", "codes", "part_masks", "part_names", "params:evaluate", "params:data"],
+                ["records", "codes", "part_masks", "part_names", "params:evaluate", "params:stages"],
                 "part_maps_figure",
                 name="draw_part_maps",
             ),
             Node(
                 nodes.draw_variants,
-                ["records", "codes", "part_masks", "part_names", "params:data"],
+                ["records", "codes", "part_masks", "part_names", "params:stages"],
                 "variants_figure",
                 name="draw_variants",
             ),

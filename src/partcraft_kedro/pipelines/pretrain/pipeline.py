@@ -6,5 +6,5 @@ from partcraft_kedro.pipelines.pretrain.nodes import train_tiny
 
 
 def create_pipeline() -> Pipeline:
-    inputs = ["params:pretrain", "params:base", "params:data"]
+    inputs = ["params:pretrain", "params:base", "params:stages"]
     return Pipeline([Node(train_tiny, inputs, "tiny", name="train_tiny")], tags="pretrain")

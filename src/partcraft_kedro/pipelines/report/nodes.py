@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.evaluation import figures
 from partcraft_kedro.images.records import load_pictures
-from partcraft_kedro.options import DataOptions, EvaluateOptions
+from partcraft_kedro.options import EvaluateOptions
 from partcraft_kedro.randomness import numpy_generator
+from partcraft_kedro.stages import Stages
 
 _SIZE = 128  # pixels of a picture in a figure
 
 
-def _load(paths: Iterable[str], data: DataOptions) -> np.ndarray:
-    return load_pictures([data.folder / path for path in paths], _SIZE)
+def _load(paths: Iterable[str], stages: Stages) -> np.ndarray:
+    return load_pictures([stages.root / path for path in paths], _SIZE)
 
 
 def _examples(rows: pd.DataFrame, evaluate: EvaluateOptions, purpose: str) -> pd.DataFrame:
@@ -25,13 +26,13 @@ def _examples(rows: pd.DataFrame, evaluate: EvaluateOptions, purpose: str) -> pd
 
 
 def draw_reconstructions(
-    scores: pd.DataFrame, records: pd.DataFrame, evaluate: EvaluateOptions, data: DataOptions
+    scores: pd.DataFrame, records: pd.DataFrame, evaluate: EvaluateOptions, stages: Stages
 ) -> Figure:
     """Random originals above what was generated from their codes."""
     shown = _examples(scores[scores["kind"] == "reconstruction"], evaluate, "reconstructions")
     paths = records.set_index("id")["path"]
-    real = _load([paths[sources[0]] for sources in shown["sources"]], data)
-    return figures.draw_reconstructions(real, _load(shown["path"], data), shown)
+    real = _load([paths[sources[0]] for sources in shown["sources"]], stages)
+    return figures.draw_reconstructions(real, _load(shown["path"], stages), shown)
 
 
 def draw_compositions(
@@ -40,7 +41,7 @@ def draw_compositions(
     part_names: dict[int, str],
     discovery_scores: dict,
     evaluate: EvaluateOptions,
-    data: DataOptions,
+    stages: Stages,
 ) -> Figure:
     """Random compositions, as many of each number of sources, beside their sources (the paper's Figs. 2 and 3) and, of
     drawings, beside what was asked for."""
@@ -50,17 +51,17 @@ def draw_compositions(
     turn = drawn.groupby("source_count").cumcount()  # the first of each number, then the second of each
     shown = drawn.loc[turn.sort_values(kind="stable").index[: evaluate.examples]].sort_values("source_count")
     paths = records.set_index("id")["path"]
-    sources = [list(_load([paths[i] for i in ids], data)) for ids in shown["sources"]]
+    sources = [list(_load([paths[i] for i in ids], stages)) for ids in shown["sources"]]
     swapped = [[part_names[part] for part in parts] for parts in shown["swapped"]]
     asked = None
     if "world" in records:
         world, known = WORLDS[records["world"].iloc[0]], records.set_index("id")
         matching = {int(found): true for found, true in discovery_scores["matching"].items()}
         asked = [world.draw(*world.intended(row, known, matching)).picture for _, row in shown.iterrows()]
-    return figures.draw_compositions(sources, swapped, asked, _load(shown["path"], data), shown)
+    return figures.draw_compositions(sources, swapped, asked, _load(shown["path"], stages), shown)
 
 
-def draw_transfers(scores: pd.DataFrame, records: pd.DataFrame, evaluate: EvaluateOptions, data: DataOptions) -> Figure:
+def draw_transfers(scores: pd.DataFrame, records: pd.DataFrame, evaluate: EvaluateOptions, stages: Stages) -> Figure:
     """Pairs of pictures, and the first with parts of the second (the paper's Fig. 4)."""
     transfers = scores[scores["kind"] == "transfer"]
     paths = records.set_index("id")["path"]
@@ -68,8 +69,8 @@ def draw_transfers(scores: pd.DataFrame, records: pd.DataFrame, evaluate: Evalua
     sets = list(dict.fromkeys(transfers["transferred"]))
     shown = transfers.head(evaluate.examples * len(sets))
     pairs = [(row.sources[0], row.sources[-1]) for row in shown.iloc[:: max(len(sets), 1)].itertuples()]
-    sources = [_load([paths[i] for i in pair], data) for pair in pairs]
-    made = _load(shown["path"], data)
+    sources = [_load([paths[i] for i in pair], stages) for pair in pairs]
+    made = _load(shown["path"], stages)
     return figures.draw_transfers(sources, made.reshape(len(pairs), len(sets), *made.shape[1:]), sets)
 
 

@@ -6,7 +6,7 @@ from partcraft_kedro.pipelines.report import nodes
 
 
 def create_pipeline() -> Pipeline:
-    options = ["params:evaluate", "params:data"]
+    options = ["params:evaluate", "params:stages"]
     return Pipeline(
         [
             Node(

@@ -8,7 +8,7 @@ from partcraft_kedro.pipelines.train.nodes import cache_latents, train_adapter
 def create_pipeline() -> Pipeline:
     return Pipeline(
         [
-            Node(cache_latents, ["records", "params:base", "params:data"], "latents", name="cache_latents"),
+            Node(cache_latents, ["records", "params:base", "params:stages"], "latents", name="cache_latents"),
             Node(
                 train_adapter,
                 [
@@ -20,7 +20,7 @@ def create_pipeline() -> Pipeline:
                     "params:base",
                     "params:train",
                     "params:generate",
-                    "params:data",
+                    "params:stages",
                 ],
                 ["adapter", "training_losses", "training_samples"],
                 name="train_adapter",

@@ -1,0 +1,122 @@
+"""Files and folders that are written whole or not at all, and what stands for their content."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import pandas as pd
+
+from partcraft_kedro.errors import FullDisk, UserError, is_full_disk
+
+_LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
+_SETTLED = 2 * 10**9  # nanoseconds: no file system's times are coarser
+Content = TypeVar("Content")
+
+
+def fingerprint_of(value: Any, memo: Path | None = None) -> str:
+    """SHA-256 of a table, a file, a folder of files, or anything JSON can hold, as 16 hexadecimal digits.
+
+    A folder's own name does not count; memo: as in `digest_of`.
+    """
+    if isinstance(value, pd.DataFrame):
+        value = value.to_json(orient="split", double_precision=15)
+    elif isinstance(value, Path):
+        files = [path for path in value.rglob("*") if path.is_file()] if value.is_dir() else [value]
+        root = value if value.is_dir() else value.parent
+        value = {path.relative_to(root).as_posix(): digest_of(path, memo) for path in files}
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest_of(path: Path, memo: Path | None = None) -> str:
+    """SHA-256 of a file, read in blocks.
+
+    memo: a folder that remembers the digests of large files, so that they are read once and not in every run.
+    """
+    with path.open("rb") as file:
+        state = _state_of(file)
+        if memo is None or state["size"] < _LARGE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        known = memo / fingerprint_of({"path": str(path.resolve()), **state})
+        digest = known.read_text() if known.exists() else ""
+        if len(digest) == 64:  # else a machine that lost power left less
+            return digest
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # Of a file changed just now, a further change could leave the same times: it will be read again.
+        settled = max(state["modified"], state["changed"]) < time.time_ns() - _SETTLED
+        if settled and _state_of(file) == state:
+            with contextlib.suppress(FileNotFoundError):  # another run renamed it, of the same content
+                write_file(known, lambda partial: partial.write_text(digest))
+    return digest
+
+
+def _state_of(file: IO[bytes]) -> dict[str, int]:
+    """What of a file cannot stay as it is when its content changes: tools that set the time of modification back do
+    not set back that of the last change to the file's entry."""
+    status = os.fstat(file.fileno())
+    return {
+        "size": status.st_size,
+        "modified": status.st_mtime_ns,
+        "changed": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+
+
+def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
+    """What `read` makes of a file. Raises UserError naming one that is missing or damaged."""
+    try:
+        return read(path)
+    except Exception as error:  # every format has errors of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} cannot be read ({reason}): restore it, or delete {path.parent} to have it made again."
+        ) from error
+
+
+@contextlib.contextmanager
+def named_if_full(path: Path) -> Iterator[None]:
+    """Raises FullDisk naming `path` where the disk is full: few of the errors that say so have a name."""
+    try:
+        yield
+    except Exception as error:  # every format has errors of its own
+        if is_full_disk(error):
+            raise FullDisk(path) from error
+        raise
+
+
+def write_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a file beside `path`, then rename it into place. Raises FullDisk."""
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    with named_if_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # of a process that was killed
+        try:
+            write(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_file(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there. Raises
+    FullDisk."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with named_if_full(path):
+        partial.mkdir(parents=True)
+        try:
+            write(partial)
+            shutil.rmtree(path, ignore_errors=True)
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

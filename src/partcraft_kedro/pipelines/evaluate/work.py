@@ -1,0 +1,76 @@
+"""What the stage of evaluation computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from partcraft_kedro.drawn.truth import Truth
+from partcraft_kedro.evaluation import distances, metrics, scores
+from partcraft_kedro.evaluation.part_identity import PartIdentity
+from partcraft_kedro.files import write_file, write_json
+from partcraft_kedro.model.base import load_base, picture_size
+from partcraft_kedro.options import BaseModelOptions, EvaluateOptions, FeaturesOptions
+from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.stages import StageRef
+
+
+def score_pictures(
+    place: StageRef,
+    *,
+    plan: pd.DataFrame,
+    pictures: StageRef,
+    records: pd.DataFrame,
+    part_predictor: Path,
+    matching: dict[str, str],
+    judge: Path,
+    base: BaseModelOptions,
+    features: FeaturesOptions,
+    evaluate: EvaluateOptions,
+    root: Path,
+) -> None:
+    """Writes `scores.parquet`, a row for each picture, and `summary.json`."""
+    pipeline = load_base(base.model, base.device)
+    size = picture_size(pipeline)
+    predictor = PartPredictor.load(part_predictor, base.device)
+    truth = None
+    if "world" in records:
+        parts = {int(found): true for found, true in matching.items()}
+        truth = Truth.load(records["world"].iloc[0], judge / "judge.safetensors", parts)
+    rows = scores.score_pictures(
+        plan,
+        records.set_index("id"),
+        pictures.folder,
+        root,
+        predictor=predictor,
+        vae=pipeline.vae,
+        size=size,
+        seed=evaluate.seed,
+        truth=truth,
+    )
+    if evaluate.part_identity:
+        identity = PartIdentity(
+            evaluate.part_identity,
+            clustered=features.model,
+            part_count=predictor.part_count,
+            least_patches=predictor.least_patches,
+            device=base.device,
+        )
+        known = {"predictor": predictor, "vae": pipeline.vae, "size": size, "seed": evaluate.seed}
+        rows = rows.join(scores.score_identity(identity, rows, records.set_index("id"), root, **known))
+    result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
+    reconstructed = rows[rows["kind"] == "reconstruction"]
+    embedders = {
+        "distance": distances.judge_embedder(truth.judge)
+        if truth
+        else distances.dinov2_embedder(features.model, base.device)
+    }
+    if evaluate.inception:
+        embedders["fid"] = distances.inception_embedder(evaluate.inception, base.device)
+    real, made = ([root / path for path in table["path"]] for table in (records, reconstructed))
+    for name, embedder in embedders.items():
+        embedded = [distances.embed_pictures(embedder, paths, size) for paths in (real, made)]
+        result[name] = distances.compare(*embedded, features=embedder.name, reference="all real pictures")
+    result["entries_absent_in_both"] = metrics.both_absent(np.stack(rows["code"]), np.stack(rows["found"]))
+    write_file(place.folder / "scores.parquet", rows.to_parquet)
+    write_json(place.folder / "summary.json", result)

@@ -1,0 +1,36 @@
+"""What the stage of generation computes."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.generation.sampling import write_pictures
+from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.options import BaseModelOptions, SamplingOptions
+from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.stages import StageRef
+
+
+def generate_pictures(
+    place: StageRef,
+    *,
+    plan: pd.DataFrame,
+    adapter: Path,
+    part_predictor: Path,
+    base: BaseModelOptions,
+    sampling: SamplingOptions,
+    seed: int,
+) -> None:
+    """Writes `<id>.png` of every planned picture."""
+    model = PartCraft.load(adapter, base.device, base.precision, base.model)
+    predictor = PartPredictor.load(part_predictor, base.device)
+    of_adapter = model.settings["variants"]
+    of_predictor = [len(variants) for variants in predictor.variants]
+    if of_adapter != of_predictor:
+        raise UserError(
+            f"The adapter {adapter} was made for M={len(of_adapter) - 1} parts with {of_adapter} variants, but the part "
+            f"predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the predictor's version "
+            "that belongs to it."
+        )
+    write_pictures(model, list(plan["prompt"]), list(plan["id"]), sampling, seed, place.folder)

@@ -1,0 +1,37 @@
+"""What the stages of parts compute."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from partcraft_kedro.features.shards import FeatureShards
+from partcraft_kedro.files import write_file, write_folder
+from partcraft_kedro.options import PartsOptions
+from partcraft_kedro.parts import discovery
+from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.stages import StageRef
+
+
+def discover_parts(place: StageRef, *, features: StageRef, records: pd.DataFrame, parts: PartsOptions) -> None:
+    """Fits the three tiers on the training pictures; writes `part_predictor/`."""
+    shards = FeatureShards(features.folder, (records["split"] == "train").to_numpy())
+    options = parts.model_dump(exclude={"names"})
+    predictor = discovery.discover_parts(shards, extractor=features.summary["extractor"], **options)
+    write_folder(place.folder / "part_predictor", predictor.save)
+
+
+def label_pictures(place: StageRef, *, part_predictor: Path, features: StageRef, records: pd.DataFrame) -> None:
+    """Writes `part_masks/masks.safetensors`, and `codes.parquet` with the codes' cosines to the variants' centroids."""
+    predictor = PartPredictor.load(part_predictor)
+    label_maps, codes, cosines = [], [], []
+    for chunk in tqdm(FeatureShards(features.folder), desc="label pictures", unit="shard"):
+        label_maps.append(predictor.label_maps(chunk))
+        for found, of_chunk in zip((codes, cosines), predictor.codes_of(chunk, label_maps[-1]), strict=True):
+            found.extend(of_chunk)
+    masks = {"label_maps": np.concatenate(label_maps)}
+    write_folder(place.folder / "part_masks", lambda partial: save_file(masks, partial / "masks.safetensors"))
+    table = pd.DataFrame({"id": records["id"], "code": codes, "cosine": cosines})
+    write_file(place.folder / "codes.parquet", table.to_parquet)

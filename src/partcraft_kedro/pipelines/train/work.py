@@ -1,0 +1,96 @@
+"""What the stages of training compute."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+from partcraft_kedro.evaluation.scores import score_codes
+from partcraft_kedro.files import read_file, write_file, write_folder
+from partcraft_kedro.generation.sampling import sample_pictures, to_images
+from partcraft_kedro.model.base import load_base, picture_size
+from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.options import BaseModelOptions, SamplingOptions, TrainOptions
+from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.stages import StageRef
+from partcraft_kedro.training.cache import TrainingCache, write_latents
+from partcraft_kedro.training.loop import train as train_loop
+
+_SAMPLES = 8  # pictures sampled while training
+
+
+def cache_latents(place: StageRef, *, records: pd.DataFrame, base: BaseModelOptions, root: Path) -> None:
+    """Encodes the training pictures with the VAE, in both flips."""
+    pipeline = load_base(base.model, base.device)
+    paths = [root / path for path in records["path"][records["split"] == "train"]]
+    write_latents(pipeline.vae, paths, picture_size(pipeline), place.folder)
+
+
+def train_adapter(
+    place: StageRef,
+    *,
+    latents: StageRef,
+    prompts: pd.DataFrame,
+    records: pd.DataFrame,
+    part_masks: Path,
+    part_predictor: Path,
+    base: BaseModelOptions,
+    train: TrainOptions,
+    sampling: SamplingOptions,
+    root: Path,
+    on_log: Callable[[int, dict[str, float]], None],
+    on_samples: Callable[[pd.DataFrame], None],
+) -> None:
+    """Writes `adapter/`, `losses.parquet`, and `samples/`, pictures sampled on the way with a table for each step.
+
+    on_log: told the means of some steps; on_samples: the table of each step's samples, also of an attempt that was
+    broken off.
+    """
+    checkpoint, losses = place.folder / "checkpoint.safetensors", place.folder / "losses.parquet"
+    if losses.exists():  # of an attempt that was broken off when all was done but this
+        checkpoint.unlink(missing_ok=True)
+        return
+    predictor = PartPredictor.load(part_predictor, base.device)
+    training = (prompts["split"] == "train").to_numpy()
+    label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
+    cache = TrainingCache.load(latents.folder, label_maps[training], list(prompts["code"][training]))
+    model = PartCraft.create(
+        base.model,
+        base.device,
+        base.precision,
+        variants=[len(variants) for variants in predictor.variants],
+        unet=train.unet,
+        rank=train.rank,
+        lora_layers=train.lora_layers,
+        bottleneck_layers=train.bottleneck_layers,
+        centroids=predictor.variants if train.token_start == "centroids" else None,
+        seed=train.seed,
+    )
+    shown = prompts[training].iloc[:: max(1, training.sum() // _SAMPLES)][:_SAMPLES]
+    real = records.set_index("id").loc[shown["id"], "path"]
+
+    def sample(step: int, model: PartCraft) -> None:
+        at_step = place.folder / "samples" / f"step_{step:06d}"
+        if at_step.with_suffix(".parquet").exists():
+            return
+        images = to_images(sample_pictures(model, list(shown["prompt"]), list(shown["id"]), sampling, train.seed))
+        paths = [at_step / f"{name}.png" for name in shown["id"]]
+        for path, image in zip(paths, images, strict=True):
+            write_file(path, image.save)
+        scores = score_codes(predictor, np.stack(shown["code"]), np.stack([np.asarray(image) for image in images]))
+        table = pd.DataFrame({"step": step, "id": shown["id"].to_numpy(), **scores[["emr", "cosim"]]})
+        table["path"] = [path.relative_to(root).as_posix() for path in paths]
+        table["source_path"] = real.to_numpy()
+        write_file(at_step.with_suffix(".parquet"), table.to_parquet)
+        on_samples(table)
+
+    for table in sorted(place.folder.glob("samples/*.parquet")):
+        on_samples(read_file(table, pd.read_parquet))
+    history = train_loop(model, cache, train, place.folder, place.fingerprint, on_log=on_log, on_sample=sample)
+    facts = {**train.model_dump(exclude={"method"}), "fingerprint": place.fingerprint, "pictures": len(cache)}
+    write_folder(place.folder / "adapter", lambda partial: model.save_adapter(partial, facts))
+    write_file(losses, history.to_parquet)
+    # The key holds the number of steps: nothing will ever go on from it, and it may have gigabytes.
+    checkpoint.unlink(missing_ok=True)
