@@ -29,7 +29,7 @@ from partcraft_kedro.evaluation.scores import random_others
 from partcraft_kedro.images.contact_sheet import draw_contact_sheet
 from partcraft_kedro.images.readers import read_folder, read_sims4
 from partcraft_kedro.images.records import check_pictures, hash_pictures, load_picture, load_pictures
-from partcraft_kedro.options import GROUPS, DataOptions
+from partcraft_kedro.options import GROUPS
 from partcraft_kedro.parts.discovery import discover_parts
 from partcraft_kedro.parts.names import read_names
 from partcraft_kedro.parts.predictor import PartPredictor
@@ -37,6 +37,7 @@ from partcraft_kedro.pipelines.features.nodes import extract_features
 from partcraft_kedro.pipelines.generate.nodes import plan_pictures
 from partcraft_kedro.pipelines.images import nodes as images_nodes
 from partcraft_kedro.pipelines.parts import nodes as parts_nodes
+from partcraft_kedro.stages import Stages
 
 PROJECT = Path(__file__).parents[1]
 COLOUR, GREY = (200, 120, 40), 120
@@ -528,15 +529,15 @@ def chain(tmp_path_factory):
     draw_dataset("creatures", folder / "drawn", folder, **picture)
     images = options_of("images", source="folder", folder=folder / "drawn" / "images")
     features, parts = options_of("features", workers=0), options_of("parts")
-    data, base = DataOptions(folder=folder / "data", dataset="test", point=""), options_of("base", device="cpu")
+    stages, base = Stages(folder / "data", "test"), options_of("base", device="cpu")
 
     def run() -> dict:
-        records, _ = images_nodes.check_pictures(images_nodes.read_pictures(images, data), images, data)
-        extracted = extract_features(records, features, base, data)
-        predictor = parts_nodes.discover_parts(extracted, records, parts, data)
-        masks, codes = parts_nodes.label_pictures(predictor, extracted, records, data)
+        records, _ = images_nodes.check_pictures(images_nodes.read_pictures(images, stages), images, stages)
+        extracted = extract_features(records, features, base, stages)
+        predictor = parts_nodes.discover_parts(extracted, records, parts, stages)
+        masks, codes = parts_nodes.label_pictures(predictor, extracted, records, stages)
         PartPredictor.load(predictor)
-        return parts_nodes.score_discovery(records, masks, codes, data)
+        return parts_nodes.score_discovery(records, masks, codes, stages)
 
     return folder / "data", run, run()
 

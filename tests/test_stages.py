@@ -1,70 +1,147 @@
-import hashlib
-import os
-import shutil
+"""Stages: done once, found again, and another one whenever anything differs that they see."""
+
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Annotated
 
 import pandas as pd
 import pytest
-from PIL import Image
-from safetensors import SafetensorError
 
-from partcraft_kedro import stages
-from partcraft_kedro.errors import FullDisk
-from partcraft_kedro.stages import Stage, digest_of, fingerprint_of, write_file, write_folder, write_json
+from partcraft_kedro.assets import TINY
+from partcraft_kedro.options import Contents, Options, Silent, Weights
+from partcraft_kedro.stages import Stage, StageRef, Stages, Workfolder
 
-KEY = {"version": 1, "options": {"k": 2, "model": "tiny"}, "inputs": {"images": "abc"}}
+STAGE = Stage("counting", "04_feature", version=1, work=f"{__name__}.count")
+CALLS = []
+
+
+class Inner(Options):
+    steps: int = 1
+    batch_size: Annotated[int, Silent()] = 1
+
+
+class Counting(Options):
+    model: Annotated[str, Weights("judge", "counting.model")] = "tiny"
+    table: Annotated[Path | None, Contents()] = None
+    workers: Annotated[int, Silent()] = 1
+    inner: Inner = Inner()
+
+
+def count(place: StageRef, **given) -> dict:
+    CALLS.append(place.folder)
+    pd.DataFrame({"given": sorted(given)}).to_parquet(place.folder / "table.parquet")
+    return {"arguments": len(given)}
 
 
 @pytest.fixture
-def filled(tmp_path):
-    folder = tmp_path / "model"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "deep" / "weights.bin").write_bytes(b"1234")
-    return folder
+def stages(tmp_path) -> Stages:
+    CALLS.clear()
+    return Stages(tmp_path / "data", "birds")
 
 
-def write_and_fail(path):
-    (path / "half" if path.is_dir() else path).write_text("half")
-    raise RuntimeError("the writer breaks")
+def test_the_work_is_done_once(stages) -> None:
+    first = stages.run(STAGE, {"a": 1}, {"device": "cpu"})
+    again = stages.run(STAGE, {"a": 1}, {"device": "cuda"})
+    assert len(CALLS) == 1
+    assert (first.found, again.found) == (False, True)
+    assert first.summary == again.summary == {"arguments": 2}
+    assert again.folder == first.folder == stages.layer("04_feature") / f"counting-{first.fingerprint}"
+    assert again.table("table")["given"].tolist() == ["a", "device"]
+
+
+def test_work_that_breaks_off_is_gone_on_with(stages, monkeypatch) -> None:
+    def break_off(place: StageRef, **given) -> None:
+        (place.folder / "half").touch()
+        raise RuntimeError
+
+    monkeypatch.setattr(sys.modules[__name__], "count", break_off)
+    with pytest.raises(RuntimeError):
+        stages.run(STAGE, {})
+    monkeypatch.undo()
+    assert (stages.run(STAGE, {}).folder / "half").exists()
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"version": 2}, {"options": {"k": 3, "model": "tiny"}}, {"inputs": {"images": "abd"}}],
-    ids=["version", "options", "inputs"],
+    ("one", "other"),
+    [
+        (1, 2),
+        (pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2]})),
+        (StageRef(Path("a"), "abc"), StageRef(Path("a"), "abd")),
+        (Counting(), Counting(inner=Inner(steps=2))),
+        (Counting(model="a/b"), Counting(model="a/c")),
+    ],
+    ids=["number", "table", "stage", "option", "model"],
 )
-def test_anything_changed_is_another_folder(tmp_path, other):
-    stage = Stage(tmp_path, "parts", **KEY)
-    stage.finish()
-    changed = Stage(tmp_path, "parts", **KEY | other)
-    assert changed.folder != stage.folder
-    assert not changed.finished
+def test_anything_that_differs_of_what_is_seen_is_another_folder(stages, one, other) -> None:
+    assert stages.run(STAGE, {"a": one}).folder != stages.run(STAGE, {"a": other}).folder
 
 
-def test_the_order_of_options_does_not_matter(tmp_path):
-    reordered = KEY | {"options": {"model": "tiny", "k": 2}}
-    assert Stage(tmp_path, "parts", **KEY).folder == Stage(tmp_path, "parts", **reordered).folder
+def test_another_version_or_argument_is_another_folder(stages) -> None:
+    later = Stage(STAGE.name, STAGE.layer, version=2, work=STAGE.work)
+    assert len({stages.run(stage, seen).folder for stage in (STAGE, later) for seen in ({"a": 1}, {"b": 1})}) == 4
 
 
-def test_a_folder_is_finished_only_once_declared(tmp_path):
-    stage = Stage(tmp_path, "parts", **KEY)
-    write_json(stage.folder / "result.json", [1])
-    assert not Stage(tmp_path, "parts", **KEY).finished
-    stage.finish({"pictures": 3})
-    again = Stage(tmp_path, "parts", **KEY)
-    assert again.finished
-    assert again.summary == {"pictures": 3}
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Counting(), Counting(workers=2, inner=Inner(batch_size=2))),
+        (StageRef(Path("a"), "abc"), StageRef(Path("b"), "abc", {"pictures": 3}, True)),
+        (Counting().only("model"), Counting(inner=Inner(steps=2)).only("model")),
+    ],
+    ids=["silent", "place", "not passed on"],
+)
+def test_what_changes_no_result_is_the_same_folder(stages, one, other) -> None:
+    assert stages.run(STAGE, {"a": one}).folder == stages.run(STAGE, {"a": other}).folder
+
+
+def test_of_models_and_files_the_content_counts_and_not_the_place(stages, tmp_path) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("judge.safetensors", "elsewhere.csv"):
+        (tmp_path / "model" / name).write_bytes((TINY / "judge" / "judge.safetensors").read_bytes())
+    (tmp_path / "there.csv").write_text("1")
+    elsewhere = tmp_path / "model" / "elsewhere.csv"
+    (tmp_path / "copy").symlink_to(tmp_path / "model")
+    assert (
+        stages.run(STAGE, {"a": Counting(model=str(tmp_path / "model"), table=elsewhere)}).folder
+        == stages.run(
+            STAGE, {"a": Counting(model=str(tmp_path / "copy"), table=tmp_path / "copy" / elsewhere.name)}
+        ).folder
+        != stages.run(STAGE, {"a": Counting(model=str(tmp_path / "model"), table=tmp_path / "there.csv")}).folder
+    )
+
+
+def test_an_option_that_was_not_passed_on_cannot_be_seen() -> None:
+    selection = Counting().only("workers", "model")
+    assert (selection.workers, selection.model) == (1, "tiny")
+    with pytest.raises(AttributeError, match="inner is none of the options workers, model"):
+        _ = selection.inner
+
+
+def declared() -> dict[str, Stage]:
+    from partcraft_kedro.pipeline_registry import register_pipelines
+
+    modules = {node.func.__module__ for of in register_pipelines().values() for node in of.nodes}
+    found = [thing for name in modules for thing in vars(sys.modules[name]).values() if isinstance(thing, Stage)]
+    return {stage.name: stage for stage in found}
+
+
+def test_every_declared_work_is_there_and_no_name_is_taken_twice() -> None:
+    stages = declared()
+    assert len(stages) == len({stage.work for stage in stages.values()}) >= 10
+    for stage in stages.values():
+        assert next(iter(signature(resolve_name(stage.work)).parameters)) == "place", stage.work
 
 
 WORK = """
 import sys, time
 from pathlib import Path
-from partcraft_kedro.stages import Stage
+from partcraft_kedro.stages import Workfolder
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-with Stage(folder, "parts", version=1, options={}, inputs={}) as stage:
+with Workfolder(folder, {"stage": "parts"}) as stage:
     if not stage.finished:
         with (folder / "log").open("a") as log:
             print("begins", file=log, flush=True)
@@ -92,155 +169,5 @@ def test_a_process_that_is_killed_lets_go(tmp_path):
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    with Stage(tmp_path, "parts", version=1, options={}, inputs={}) as stage:
+    with Workfolder(tmp_path, {"stage": "parts"}) as stage:
         assert not stage.finished
-
-
-def test_fingerprint_follows_a_file_s_content_and_name(filled):
-    weights = filled / "deep" / "weights.bin"
-    of_file, of_folder = fingerprint_of(weights), fingerprint_of(filled)
-    assert (fingerprint_of(weights), fingerprint_of(filled)) == (of_file, of_folder)
-    weights.write_bytes(b"1235")
-    assert fingerprint_of(weights) != of_file
-    assert fingerprint_of(filled) != of_folder
-    weights.write_bytes(b"1234")
-    assert fingerprint_of(filled) == of_folder
-    weights.rename(filled / "deep" / "other.bin")
-    assert fingerprint_of(filled) != of_folder
-
-
-def test_a_folder_s_fingerprint_is_not_its_name_s(filled):
-    before = fingerprint_of(filled)
-    assert fingerprint_of(filled.rename(filled.with_name("elsewhere"))) == before
-
-
-@pytest.fixture
-def large(tmp_path, monkeypatch):
-    """A file that is large for this test, last changed long ago for it."""
-    monkeypatch.setattr(stages, "_LARGE", 4)
-    monkeypatch.setattr(stages, "_SETTLED", 0)
-    path = tmp_path / "weights"
-    path.write_bytes(b"1234")
-    return path
-
-
-def test_a_large_file_is_read_once(large, tmp_path, monkeypatch):
-    memo, expected = tmp_path / "memo", hashlib.sha256(b"1234").hexdigest()
-    assert digest_of(large, memo) == expected
-    monkeypatch.setattr(hashlib, "file_digest", None)  # to read it again would be an error
-    assert digest_of(large, memo) == expected
-
-
-def test_a_changed_file_is_read_again_whatever_its_size_and_time_say(large, tmp_path):
-    memo = tmp_path / "memo"
-    before, times = digest_of(large, memo), large.stat()
-    large.write_bytes(b"1235")
-    os.utime(large, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert digest_of(large, memo) == hashlib.sha256(b"1235").hexdigest() != before
-    large.unlink()
-    large.write_bytes(b"1236")
-    assert digest_of(large, memo) == hashlib.sha256(b"1236").hexdigest()
-
-
-def test_of_a_file_that_may_still_change_and_of_a_broken_memo_nothing_is_believed(large, tmp_path, monkeypatch):
-    memo = tmp_path / "memo"
-    digest = digest_of(large, memo)
-    (known,) = memo.iterdir()
-    known.write_text("")
-    assert digest_of(large, memo) == known.read_text() == digest
-    known.unlink()
-    monkeypatch.setattr(stages, "_SETTLED", 10**15)
-    digest_of(large, memo)
-    assert list(memo.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "other",
-    [pd.DataFrame({"a": [1, 3]}), pd.DataFrame({"b": [1, 2]}), pd.DataFrame({"a": [2, 1]})],
-    ids=["value", "column", "order"],
-)
-def test_fingerprint_follows_a_table(other):
-    table = pd.DataFrame({"a": [1, 2]})
-    assert fingerprint_of(table) == fingerprint_of(table.copy())
-    assert fingerprint_of(table) != fingerprint_of(other)
-
-
-def test_a_file_is_whole_or_absent(tmp_path):
-    path = tmp_path / "deep" / "table.txt"
-    with pytest.raises(RuntimeError):
-        write_file(path, write_and_fail)
-    assert list(path.parent.iterdir()) == []
-    write_file(path, lambda partial: partial.write_text("whole"))
-    with pytest.raises(RuntimeError):
-        write_file(path, write_and_fail)
-    assert path.read_text() == "whole"
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-@pytest.mark.parametrize(
-    "fill",
-    [
-        lambda path: path.write_text("text"),
-        lambda path: pd.DataFrame({"a": [1]}).to_parquet(path),
-        lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"),
-    ],
-    ids=["text", "parquet", "picture"],
-)
-@pytest.mark.parametrize("write", [write_file, write_folder])
-def test_a_full_disk_is_told_with_what_could_not_be_written(tmp_path, write, fill):
-    def fill_disk(partial):
-        file = partial / "file" if partial.is_dir() else partial
-        file.symlink_to("/dev/full")
-        fill(file)
-
-    with pytest.raises(FullDisk, match=r"^The disk is full, .*weights cannot be written: make space"):
-        write(tmp_path / "weights", fill_disk)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_safetensors_words_for_a_full_disk_are_understood(tmp_path):
-    """It puts a file of its own in the place of a device that is always full."""
-    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    with pytest.raises(FullDisk, match="weights cannot be written"):
-        write_file(tmp_path / "weights", lambda partial: (_ for _ in ()).throw(error))
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_copy_that_does_not_fit_is_told(tmp_path, filled):
-    def copy(partial):
-        (partial / "deep").mkdir()
-        (partial / "deep" / "weights.bin").symlink_to("/dev/full")
-        shutil.copytree(filled, partial, dirs_exist_ok=True)
-
-    with pytest.raises(FullDisk, match="adapter cannot be written"):
-        write_folder(tmp_path / "adapter", copy)
-
-
-def test_what_a_killed_process_left_of_a_file_is_not_gone_on_with(tmp_path):
-    """A database would be."""
-    (tmp_path / ".a.partial.txt").write_text("half")
-    write_file(tmp_path / "a.txt", lambda partial: partial.open("a").write("whole"))
-    assert (tmp_path / "a.txt").read_text() == "whole"
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
-
-
-def test_a_file_s_ending_survives_while_it_is_written(tmp_path):
-    """Writers such as Pillow's choose the format by the ending."""
-    endings = []
-    write_file(tmp_path / "a.png", lambda partial: (endings.append(partial.suffix), partial.touch()))
-    assert endings == [".png"]
-
-
-def test_a_folder_is_whole_or_absent_and_replaces_the_old_one(tmp_path):
-    path = tmp_path / "adapter"
-    with pytest.raises(RuntimeError):
-        write_folder(path, write_and_fail)
-    assert list(tmp_path.iterdir()) == []
-    write_folder(path, lambda partial: (partial / "old").touch())
-    with pytest.raises(RuntimeError):
-        write_folder(path, write_and_fail)
-    assert [file.name for file in path.iterdir()] == ["old"]
-    write_folder(path, lambda partial: (partial / "new").touch())
-    assert [file.name for file in path.iterdir()] == ["new"]
-    assert list(tmp_path.iterdir()) == [path]

@@ -86,11 +86,11 @@ class PartCraftHooks:
                 with tempfile.TemporaryDirectory() as own:
                     (Path(own) / path.name).write_bytes(dataset.content)
                     mlflow.log_artifact(str(Path(own) / path.name), folder)
+            elif dataset_name == "adapter":
+                self._adapter = path
+                _log_adapter(mlflow, path, folder)
             else:
                 mlflow.log_artifacts(str(path), folder)
-            if dataset_name == "adapter":
-                self._adapter = path
-                mlflow.set_tag("adapter_version", path.parent.name)
 
 
 class FlatMlflowHook(MlflowHook):
@@ -209,6 +209,23 @@ def _tables_of_sweeps(summary: pd.DataFrame) -> str:
     return "\n\n".join(tables)
 
 
+def _log_adapter(mlflow: Any, adapter: Path, folder: str) -> None:
+    """Log a version of the adapter as an artifact, unless an earlier run has it: it may have gigabytes."""
+    version = adapter.parent.name
+    if not _run_with(mlflow, version):
+        mlflow.log_artifacts(str(adapter), folder)
+    mlflow.set_tag("adapter_version", version)
+
+
+def _run_with(mlflow: Any, version: str) -> Any:
+    """The experiment's first run that had a version of the adapter; none: there is no such run."""
+    query = f"tags.adapter_version = '{version}'"
+    runs = mlflow.MlflowClient().search_runs(
+        [mlflow.active_run().info.experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"]
+    )
+    return runs[0] if runs else None
+
+
 def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) -> None:
     """Make the adapter a version of the experiment's registered model, with its scores; an equal one is kept."""
     from mlflow.exceptions import MlflowException
@@ -225,7 +242,8 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
     if known:
         version = known[0].version
     else:
-        source, tags = f"{run.info.artifact_uri}/adapter", {"fingerprint": fingerprint}
+        source = f"{_run_with(mlflow, adapter.parent.name).info.artifact_uri}/adapter"
+        tags = {"fingerprint": fingerprint}
         version = client.create_model_version(name, source, run.info.run_id, tags).version
     for measure, value in measured.items():
         scored = measure.endswith((".emr.value", ".cosim.value", ".judge.value", ".shape.value"))

@@ -19,8 +19,11 @@ from partcraft_kedro.datasets import (
     FolderDataset,
     PageDataset,
     PlotDataset,
+    StageRefDataset,
     TableDataset,
 )
+from partcraft_kedro.files import write_file
+from partcraft_kedro.stages import StageRef
 
 
 def test_a_table_with_codes_has_a_preview(tmp_path) -> None:
@@ -56,6 +59,27 @@ def test_a_run_loads_what_it_saved_though_another_saves_a_newer_version(tmp_path
     other.save(tmp_path / "other")
     assert [path.name for path in own.load().iterdir()] == ["own"]
     assert [path.name for path in other.load().iterdir()] == ["other"]
+
+
+def test_a_folder_takes_no_room_and_no_version_for_what_is_there(tmp_path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "weights").write_text("first")
+    for version, written in (("1", "first"), ("2", "first"), ("3", "second")):
+        if (tmp_path / "made" / "weights").read_text() != written:
+            write_file(tmp_path / "made" / "weights", lambda path, text=written: path.write_text(text))
+        dataset = FolderDataset(filepath=str(tmp_path / "kept"), version=Version(None, version))
+        dataset.save(tmp_path / "made")
+        assert (dataset.load() / "weights").samefile(tmp_path / "made" / "weights")
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["1", "3"]
+    assert (tmp_path / "kept" / "1" / "kept" / "weights").read_text() == "first"
+
+
+def test_equal_content_elsewhere_is_no_further_version(tmp_path) -> None:
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "weights").write_text("same")
+        FolderDataset(filepath=str(tmp_path / "kept"), version=Version(None, version)).save(tmp_path / version)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +143,16 @@ def test_what_killed_runs_left_of_versions_goes(tmp_path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "kept" / "1" / ".kept.partial").mkdir(parents=True)
     for version in ("2", "3"):
+        (tmp_path / "source" / version).touch()
         FolderDataset(filepath=str(tmp_path / "kept"), version=Version(None, version)).save(tmp_path / "source")
-    assert sorted(path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*")) == [
-        *("2", "2/kept", "3", "3/kept")
+    assert sorted(path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").glob("*/*")) == [
+        *("2/kept", "3/kept")
     ]
+
+
+def test_a_stage_is_found_in_a_folder_of_data_that_was_moved(tmp_path) -> None:
+    made = StageRef(tmp_path / "data" / "04_feature" / "features-abc", "abc", {"grid": 16})
+    filepath = tmp_path / "features.json"
+    StageRefDataset(filepath=str(filepath), root=str(tmp_path / "data")).save(made)
+    moved = StageRefDataset(filepath=str(filepath), root=str(tmp_path / "moved")).load()
+    assert moved == StageRef(tmp_path / "moved" / "04_feature" / "features-abc", "abc", {"grid": 16}, found=True)

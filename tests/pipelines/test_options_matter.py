@@ -81,9 +81,6 @@ CHANGED = {
 }
 # What cannot show in the results of a small run on this device.
 ELSEWHERE = {
-    "data.folder",  # every test here has its own
-    "data.dataset",  # creatures in one, `test` in the other environment
-    "data.point",  # test_sweeps.py
     "base.device",
     "images.worst_broken_share",  # test_mistakes.py breaks pictures
     "images.folder",  # test_photographs.py reads photographs; here `source` finds the creatures' folder

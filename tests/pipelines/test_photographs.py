@@ -107,7 +107,7 @@ def test_every_dataset_of_an_environment_resolves(tmp_path, monkeypatch, environ
     bootstrap_project(PROJECT)
     with KedroSession.create(PROJECT, env=environment) as session:
         context = session.load_context()
-        assert context.params["data"].dataset == environment
+        assert context.catalog.load("params:stages").dataset == environment
         for name in context.config_loader["catalog"]:
-            if not name.startswith("_"):
+            if not name.startswith(("_", "params:")):
                 assert environment in str(context.catalog.get(name)._filepath) or name == "tiny"

@@ -78,7 +78,7 @@ def test_points_that_are_done_are_not_run_again(swept) -> None:
 
 def test_sweeps_at_once_share_stages_and_keep_their_results_apart(swept, finished) -> None:
     project, _, _, _ = swept
-    for stage in ("01_raw/test/pictures", "04_feature/test/features", "05_model_input/test/discovery"):
+    for stage in ("01_raw/test/drawings", "04_feature/test/features", "05_model_input/test/discovery"):
         assert len(list(project.data.glob(f"{stage}-*"))) == 1
     assert len(list(project.data.glob("06_models/test/training-*"))) == 3
     # The default's point scores as the default does outside of any sweep, and the others otherwise.
@@ -147,7 +147,7 @@ def test_a_point_that_fails_stops_no_other_and_is_run_again_alone(swept) -> None
 
 def test_a_sweep_that_is_told_to_end_ends_its_points_too(project) -> None:
     def computes() -> bool:
-        return project.found("01_raw/test/pictures-*/stage.json")
+        return project.found("01_raw/test/drawings-*/stage.json")
 
     grid = ("--grid=train.rank=2", "--seeds=0")
     code, output = project.run_killed(computes, *grid, command="sweep", by=signal.SIGTERM)

@@ -1,5 +1,7 @@
 """A versioned folder: what nodes pass on when a result is several files, such as an adapter."""
 
+import filecmp
+import os
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,9 +13,10 @@ from partcraft_kedro.files import write_folder
 
 
 class FolderDataset(AbstractVersionedDataset[Path, Path]):
-    """Saves by copying a finished folder, whole or not at all; loads as the path of the copy.
+    """Saves a finished folder, whole or not at all, by hard links where the file system has them; loads as a path.
 
-    What a run has saved is what it loads, even if another run beside it has meanwhile saved a newer version.
+    What equals the newest version is no further one. What a run has saved is what it loads, even if another run beside
+    it has meanwhile saved a newer version.
 
     Example: `{type: partcraft_kedro.datasets.FolderDataset, filepath: data/06_models/adapter, versioned: true}`
     """
@@ -35,7 +38,11 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
             for version in versions.glob("*"):
                 if not (version / versions.name).exists():  # of a run that was killed meanwhile
                     shutil.rmtree(version)
-            write_folder(path, lambda partial: shutil.copytree(data, partial, dirs_exist_ok=True))
+            newest = max((version.name for version in versions.glob("*")), default=None)
+            if newest and _are_equal(data, versions / newest / versions.name):
+                self._saved = newest
+                return
+            write_folder(path, lambda partial: _copy(data, partial))
         self._saved = self.resolve_save_version()
 
     def resolve_load_version(self) -> str | None:
@@ -51,3 +58,25 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath.as_posix(), "version": self._version}
+
+
+def _copy(folder: Path, to: Path) -> None:
+    """Stages write no file in place, so that what is linked stays as it is."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # another disk, or a file system without hard links
+            shutil.copy2(source, target)
+
+    shutil.copytree(folder, to, copy_function=link, dirs_exist_ok=True)
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files; those that are one file on the disk are not read."""
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    if files != sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file()):
+        return False
+    return all(
+        (one / file).samefile(other / file) or filecmp.cmp(one / file, other / file, shallow=False) for file in files
+    )

@@ -29,8 +29,8 @@ def generate_pictures(
     of_predictor = [len(variants) for variants in predictor.variants]
     if of_adapter != of_predictor:
         raise UserError(
-            f"The adapter {adapter} was made for M={len(of_adapter) - 1} parts with {of_adapter} variants, but the part "
-            f"predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the predictor's version "
-            "that belongs to it."
+            f"The adapter {adapter} was made for M={len(of_adapter) - 1} parts with {of_adapter} variants, but the "
+            f"part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the predictor's "
+            "version that belongs to it."
         )
     write_pictures(model, list(plan["prompt"]), list(plan["id"]), sampling, seed, place.folder)
