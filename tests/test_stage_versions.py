@@ -52,12 +52,13 @@ def test_code_counts_and_words_do_not(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("test_stage_versions.reachable_from", lambda path: {path})
     monkeypatch.setattr("test_stage_versions.name_of", lambda path: path.name)
-    found = []
-    for text in (
+    texts = [
         "def work(place):\n    return 1\n",
         'def work(place):\n    "Words."\n    return 1  # more\n',
         "def work(place):\n    return 2\n",
-    ):
+    ]
+    found = []
+    for text in texts:
         module.write_text(text)
         found.append(digest("work_of_a_test.work"))
     assert found[0] == found[1] != found[2]
