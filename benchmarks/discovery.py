@@ -53,8 +53,8 @@ def three_tiers(folder: Path, discovery: str) -> None:
     from partcraft_kedro.parts.discovery import discover_parts
 
     predictor = discover_parts(
-        FeatureShards(folder), discovery=discovery, parts=PARTS, variants=VARIANTS, starts=STARTS,
-        iterations=ITERATIONS, least_patches=2, seed=0, extractor={},
+        FeatureShards(folder), discovery=discovery, parts=PARTS, variants=VARIANTS, n_init=STARTS,
+        max_iter=ITERATIONS, min_patches=2, seed=0, extractor={},
     )  # fmt: skip
     print("variants", [len(variants) for variants in predictor.variants], end=" ")
 

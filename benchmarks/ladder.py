@@ -134,9 +134,7 @@ def main() -> None:
                     line += f", taken {(torch.cuda.max_memory_allocated() - held) / 2**30:.2f} GiB"
                 way = "compiled" if compiled else "eager"
                 print(f"{way:<48} B={batch_size:<3} {found:9.3f} pictures/s  {line}", flush=True)
-        sampling = SamplingOptions(
-            steps=20, sampler="dpm-solver++", guidance=7.5, guidance_rescale=0.0, negative_prompt="", batch_size=first
-        )
+        sampling = SamplingOptions(steps=20, guidance_scale=7.5, batch_size=first)
         model = fresh("bfloat16")
         names = [str(i) for i in range(first)]
         drawn = rate(

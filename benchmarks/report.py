@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from measure import Result
-from partcraft_kedro.assets import half_precision
+from partcraft_kedro.devices import half_precision
 
 
 def write_report(results: list[list[Result]], facts: dict, tables: dict[str, pd.DataFrame], folder: Path) -> None:

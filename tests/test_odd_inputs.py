@@ -41,7 +41,7 @@ from partcraft_kedro.stages import Stages
 
 PROJECT = Path(__file__).parents[1]
 COLOUR, GREY = (200, 120, 40), 120
-SAMPLING = {"steps": 2, "sampler": "model", "guidance": 2, "guidance_rescale": 0}
+SAMPLING = {"steps": 2, "scheduler": "model", "guidance_scale": 2, "guidance_rescale": 0}
 SAMPLING |= {"negative_prompt": "", "batch_size": 4}
 
 
@@ -335,7 +335,7 @@ def test_a_small_folder_may_lose_a_few(tmp_path, broken: int) -> None:
     records["sha256"] = hash_pictures(records, tmp_path)
     kept, quarantine = check_pictures(records, tmp_path, worst=0.01)
     assert len(kept) == 12 - broken and len(quarantine) == broken
-    with pytest.raises(UserError, match=rf"{broken} of 12 pictures are broken, more than .*worst_broken_share=0 "):
+    with pytest.raises(UserError, match=rf"{broken} of 12 pictures are broken, more than .*max_broken_share=0 "):
         check_pictures(records, tmp_path, worst=0)
     (tmp_path / "11.png").unlink()
     if broken == 5:
@@ -471,7 +471,7 @@ def test_compositions_take_the_sources_that_are_there(caplog, pictures: int, lab
     composed = plan[plan["kind"] == "composition"]
     assert composed["sources"].map(len).value_counts().to_dict() == dict.fromkeys(range(1, most + 1), 3)
     assert all(len(row.swapped) == len(row.sources) - 1 < labels for row in composed.itertuples())
-    assert ("generate.most_sources=4" in caplog.text) == (most < 4)
+    assert ("generate.max_sources=4" in caplog.text) == (most < 4)
 
 
 def test_no_picture_of_the_split_is_told() -> None:
@@ -501,7 +501,7 @@ def test_a_transferred_part_that_is_none_is_told() -> None:
 def test_parts_of_one_picture(discovery: str, parts: int, variants: int) -> None:
     torch.manual_seed(0)
     features = torch.randn(1, 16, 5)
-    settings = {"starts": 1, "iterations": 3, "least_patches": 1, "seed": 0, "extractor": {}}
+    settings = {"n_init": 1, "max_iter": 3, "min_patches": 1, "seed": 0, "extractor": {}}
     predictor = discover_parts([features], discovery=discovery, parts=parts, variants=variants, **settings)
     assert 1 <= predictor.part_count <= min(parts, 16)
     codes, _ = predictor.codes_of(features, predictor.label_maps(features))
@@ -606,9 +606,9 @@ def one_sentence(result) -> str:
     "option",
     [
         *("images.source=nothing", "images.classes=0", "images.classes=many", "images.classes=1.5", "images.classes="),
-        *("images.test_fraction=1.1", "images.test_fraction=nan", "images.worst_broken_share=-0.1", "images.seed=-1"),
+        *("images.test_fraction=1.1", "images.test_fraction=nan", "images.max_broken_share=-0.1", "images.seed=-1"),
         *("images.seed=1e400", "images=3", "parts.parts=0", "parts.parts=255", "parts.variants=-3", "parts.seed=one"),
-        *("parts.discovery=centered", "generate.most_sources=0", "generate.most_sources=5", "generate.compositions=-1"),
+        *("parts.discovery=centered", "generate.max_sources=0", "generate.max_sources=5", "generate.compositions=-1"),
         *("generate.reconstructions=0", "generate.split=validation", "generate.sampling=5", "train.rank=0"),
         *("train.learning_rate=nan", "evaluate.examples=0"),
     ],

@@ -25,3 +25,15 @@ def test_in_every_path_and_model_a_tilde_is_the_user_s_home(group, monkeypatch) 
             assert str(adapter.validate_python("owner/model~1")) == "owner/model~1"
         else:
             assert "path" not in str(field.annotation).lower()
+
+
+@pytest.mark.parametrize("group", options.GROUPS.values(), ids=list(options.GROUPS))
+def test_every_option_has_a_default(group) -> None:
+    assert group() == group.model_validate(group().model_dump())
+
+
+def test_an_old_name_is_refused_with_the_new_one() -> None:
+    for old, new in options._CALLED_NOW.items():
+        (group,) = (group for group in GROUPS if new in group.model_fields)
+        with pytest.raises(ValueError, match=f"there is no option '{old}', did you mean '{new}'"):
+            group.model_validate({old: 1})

@@ -11,9 +11,9 @@ from typing import Annotated
 import pandas as pd
 import pytest
 
-from partcraft_kedro.assets import TINY
 from partcraft_kedro.options import Contents, Options, Silent, Weights
 from partcraft_kedro.stages import Stage, StageRef, Stages, Workfolder
+from partcraft_kedro.weights import TINY
 
 STAGE = Stage("counting", "04_feature", version=1, work=f"{__name__}.count")
 CALLS = []

@@ -8,9 +8,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, Dinov2Model
 
 from measure import Result, side_by_side
-from partcraft_kedro.assets import TINY
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.features.shards import write_shards
+from partcraft_kedro.weights import TINY
 from subjects.world import World
 
 

@@ -18,7 +18,7 @@ def measure(_: World, rounds: int) -> tuple[list[Result], dict]:
         return len(points)
 
     def ours() -> int:
-        cosine_kmeans(lambda: points.split(8192), 8, starts=4, iterations=50, seed=0, purpose="benchmark")
+        cosine_kmeans(lambda: points.split(8192), 8, n_init=4, max_iter=50, seed=0, purpose="benchmark")
         return len(points)
 
     ways = {"scikit-learn, unit vectors": sklearn, "ours, cosine": ours}

@@ -8,21 +8,21 @@ import torch
 from diffusers import PNDMScheduler
 
 from measure import Result, side_by_side
-from partcraft_kedro.assets import half_precision
+from partcraft_kedro.devices import half_precision
 from partcraft_kedro.generation.sampling import write_pictures
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.prompts import compose_prompt
 from subjects.world import World, fresh_model
 
 _SAMPLING = SamplingOptions(
-    steps=20, sampler="dpm-solver++", guidance=2.0, guidance_rescale=0.5, negative_prompt="", batch_size=16
+    steps=20, scheduler="dpm-solver++", guidance_scale=2.0, guidance_rescale=0.5, negative_prompt="", batch_size=16
 )
 
 
 def measure(world: World, rounds: int) -> tuple[list[Result], dict]:
     def way(precision: str, **changes: object) -> Callable[[], int]:
         model = fresh_model(precision)
-        if changes.get("sampler") == "model":  # as Stable Diffusion 1.5 comes
+        if changes.get("scheduler") == "model":  # as Stable Diffusion 1.5 comes
             leading = {"skip_prk_steps": True, "timestep_spacing": "leading"}
             model.own_scheduler = PNDMScheduler.from_config(model.own_scheduler.config, **leading)
         options = _SAMPLING.model_copy(update=changes)
@@ -38,7 +38,7 @@ def measure(world: World, rounds: int) -> tuple[list[Result], dict]:
         return run
 
     ways = {
-        "published: one at a time, 30 steps, PNDM": way("float32", steps=30, batch_size=1, sampler="model"),
+        "published: one at a time, 30 steps, PNDM": way("float32", steps=30, batch_size=1, scheduler="model"),
         "one at a time, 20 steps, DPM-Solver++": way("float32", batch_size=1),
         "ours, float32": way("float32"),
     }

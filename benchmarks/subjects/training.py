@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from peft.tuners.lora import LoraLayer
 
 from measure import Result, side_by_side
-from partcraft_kedro.assets import half_precision
+from partcraft_kedro.devices import half_precision
 from partcraft_kedro.images.records import load_pictures
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft

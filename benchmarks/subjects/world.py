@@ -51,8 +51,8 @@ def make_world() -> Iterator[World]:
         extractor = FeatureExtractor("tiny")
         write_shards(extractor, paths, folder / "features", batch_size=32, shard_size=64, workers=0)
         predictor = discover_parts(
-            FeatureShards(folder / "features"), discovery="plain", parts=PARTS, variants=VARIANTS, starts=2,
-            iterations=30, least_patches=2, seed=0, extractor={"model": "tiny"},
+            FeatureShards(folder / "features"), discovery="plain", parts=PARTS, variants=VARIANTS, n_init=2,
+            max_iter=30, min_patches=2, seed=0, extractor={"model": "tiny"},
         )  # fmt: skip
         pictures = load_pictures(paths, SIZE)
         label_maps, codes = predictor.segment(pictures)

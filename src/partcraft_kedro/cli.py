@@ -123,12 +123,28 @@ def _sentence(error: BaseException) -> str | None:
                 "a run that was killed may have left it half-written. Remove it, or name another one with "
                 "MLFLOW_TRACKING_URI."
             )
-    # A wrong option, a missing version, or a pipeline, tag or node that does not exist.
-    if isinstance(error, ParameterValidationError | DatasetError) or (
-        isinstance(error, ValueError) and _raised_in(error).startswith("kedro.")
-    ):
+    if isinstance(error, ParameterValidationError):
+        return _wrong_options(str(error))
+    # A missing version, or a pipeline, tag or node that does not exist.
+    if isinstance(error, DatasetError) or (isinstance(error, ValueError) and _raised_in(error).startswith("kedro.")):
         return " ".join(str(error).split())
     return None
+
+
+def _wrong_options(told: str) -> str:
+    """What is wrong with each option, out of what pydantic tells Kedro and Kedro tells in one text."""
+    sentences, group, option = [], "", ""
+    for line in told.splitlines():
+        if begins := re.match(r"- Parameter '(\w+)'", line):
+            group = option = begins[1]
+        elif re.fullmatch(r"[\w.]+", line):
+            option = f"{group}.{line}"
+        elif found := re.match(r"  (Value error, )?(.+) \[type=\w+, input_value=(.*), input_type=\w+\]$", line):
+            wrong = found[2][0].lower() + found[2][1:]
+            sentences.append(f"{option}: {wrong}" if found[1] else f"{option}={found[3]}: {wrong}")
+    if not sentences:
+        return " ".join(told.split())
+    return "; ".join(sentences).removesuffix("?") + ("?" if sentences[-1].endswith("?") else ".")
 
 
 def _not_written(error: BaseException) -> str:

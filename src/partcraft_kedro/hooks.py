@@ -22,12 +22,12 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
-from partcraft_kedro.assets import resolve_base
 from partcraft_kedro.datasets import ReadsItsOwn
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.files import write_file
 from partcraft_kedro.options import flatten, refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
+from partcraft_kedro.weights import resolve_base
 
 _logger = logging.getLogger(__name__)
 _NO_METRIC = re.compile(r"[^/\w.\- :]")  # what MLflow refuses in a metric's name; a part's may have an apostrophe

@@ -1,10 +1,11 @@
-"""Every option of every stage: its type, bounds, unit and source. The values are in conf/.
+"""Every option of every stage: its type, bounds, unit and source, and the paper's value where it has one.
 
-A misspelt option or a value out of bounds is refused before any stage runs.
+conf/ holds what a dataset changes. A misspelt option or a value out of bounds is refused before any stage runs.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +25,6 @@ from pydantic import (
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.methods import METHODS
 
-Share = Field(ge=0, le=1)
 # `~` is the user's home, also where no shell says so.
 Place = Annotated[Path, AfterValidator(Path.expanduser)]
 Model = Annotated[str, AfterValidator(expanduser)]
@@ -53,10 +53,31 @@ class Weights:
     by_name_too: bool = False
 
 
+_CALLED_NOW = {
+    "worst_broken_share": "max_broken_share",
+    "starts": "n_init",
+    "iterations": "max_iter",
+    "least_patches": "min_patches",
+    "most_sources": "max_sources",
+    "guidance": "guidance_scale",
+    "sampler": "scheduler",
+}
+
+
 class Options(BaseModel):
-    """A group of options."""
+    """A group of options. One that there is not is refused with the one that may be meant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, values: Any) -> Any:
+        for name in values if isinstance(values, dict) else ():
+            if name not in cls.model_fields:
+                close = get_close_matches(str(name), cls.model_fields, n=1)
+                meant = _CALLED_NOW.get(name) or (close[0] if close else None)
+                raise ValueError(f"there is no option {name!r}" + (f", did you mean {meant!r}?" if meant else ""))
+        return values
 
     def marked(self) -> Iterator[tuple[str, Any, list[Any]]]:
         """Name, value and marks of each."""
@@ -87,11 +108,11 @@ class Selection:
 class BaseModelOptions(Options):
     """The frozen text-to-image model, and where all models compute."""
 
-    model: Annotated[Model, Weights("base", "base.model")]
+    model: Annotated[Model, Weights("base", "base.model")] = "tiny"
     """`tiny`, a local folder in diffusers' layout, or a hub id."""
-    device: Annotated[str, Silent()]
+    device: Annotated[str, Silent()] = "auto"
     """Where every model runs: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`, the fastest of them that is there."""
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the frozen text encoder and U-Net compute in; what learns stays in float32. `auto`: bfloat16 where the
     device has the arithmetic for it."""
 
@@ -99,65 +120,65 @@ class BaseModelOptions(Options):
 class ImagesOptions(Options):
     """Where pictures come from."""
 
-    source: Literal["creatures", "faces", "cub", "dogs", "sims4", "folder"]
+    source: Literal["creatures", "faces", "cub", "dogs", "sims4", "folder"] = "creatures"
     """`creatures` and `faces` are drawn; CUB-200-2011, Stanford Dogs and Sims4-Faces are read as published; `folder`:
     any pictures, in one folder or in one for each class."""
-    folder: Place | None
+    folder: Place | None = None
     """Photographs: where they lie; none: where `kedro run --pipeline=download` puts them."""
-    labels: Place | None
+    labels: Place | None = None
     """Sims4-Faces in another layout: a CSV file with the columns `file` and `class`."""
-    classes: PositiveInt
+    classes: PositiveInt = 20
     """Drawn worlds: how many species of creatures; of faces there are two kinds, women and men. tiny has never seen the
     looks of the first 20 species of seed 0 together."""
-    pictures_per_class: PositiveInt
+    pictures_per_class: PositiveInt = 30
     """Drawn worlds and Sims4-Faces: pictures of each class, both splits together (the paper: 100 men, 100 women)."""
-    test_fraction: float = Share
+    test_fraction: float = Field(0.2, ge=0, le=1)
     """Share of each class's pictures kept for evaluation; CUB and Stanford Dogs publish their own split."""
-    worst_broken_share: float = Share
+    max_broken_share: float = Field(0.01, ge=0, le=1)
     """Above this share of broken pictures the run stops; below it they are set aside. Five may always be, as long as
     most are good; with 0 not even one."""
-    seed: NonNegativeInt
+    seed: NonNegativeInt = 0
     """Of what is drawn; of the choice of faces; of the split."""
 
 
 class FeaturesOptions(Options):
     """Dense features."""
 
-    model: Annotated[Model, Weights("feature_extractor", "features.model", by_name_too=True)]
+    model: Annotated[Model, Weights("feature_extractor", "features.model", by_name_too=True)] = "tiny"
     """`tiny`, a local folder, or a hub id of DINOv2's architecture, with registers or without."""
-    layer: PositiveInt | None
+    layer: PositiveInt | None = None
     """The block whose hidden state is taken, from 1; none: the last (the authors' code)."""
-    final_norm: bool
+    final_norm: bool = False
     """Whether the model's final LayerNorm is applied to it (the authors' code: no)."""
-    mirrored: bool
+    mirrored: bool = False
     """Whether to average with the features of the mirror image: parts that know nothing of left and right."""
-    batch_size: PositiveInt
+    batch_size: PositiveInt = 32
     """Pictures a forward pass."""
-    shard_size: PositiveInt
+    shard_size: PositiveInt = 128
     """Pictures a file."""
-    workers: Annotated[NonNegativeInt, Silent()]
+    workers: Annotated[NonNegativeInt, Silent()] = 1
     """Processes that decode pictures while others are computed, at most one for each core; 0: none."""
 
 
 class PartsOptions(Options):
     """Part discovery: three tiers of cosine k-means."""
 
-    discovery: Literal["plain", "centred", "published"]
+    discovery: Literal["plain", "centred", "published"] = "plain"
     """What tier 2 compares: `plain` features; `centred` on each picture's foreground and blurred; or the `published`
     recipe: 100 pictures, and a constant vector in the place of the background (the authors' code)."""
-    parts: int = Field(ge=1, le=254)  # a label map has a byte for each patch
+    parts: int = Field(5, ge=1, le=254)
     """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs); fewer if there are fewer patches."""
-    variants: PositiveInt
+    variants: PositiveInt = 256
     """K, the number of variants of each part and of the background (the paper: 256)."""
-    starts: PositiveInt
+    n_init: PositiveInt = 4
     """k-means++ starts, of which the best is kept."""
-    iterations: PositiveInt
+    max_iter: PositiveInt = 50
     """Lloyd iterations at most."""
-    least_patches: PositiveInt
+    min_patches: PositiveInt = 2
     """A part that covers fewer patches of a picture counts as absent there."""
-    names: Annotated[Place | None, Silent()]
+    names: Annotated[Place | None, Silent()] = None
     """A YAML file that names parts, `1: head`; none: by keypoints or masks where there are any, else by number."""
-    seed: NonNegativeInt
+    seed: NonNegativeInt = 0
     """Of k-means."""
 
 
@@ -167,21 +188,21 @@ class TrainOptions(Options):
     Options that a method determines may be left out, or none: they are then as methods.py has them.
     """
 
-    method: Annotated[Literal[tuple(METHODS)], Silent()]
+    method: Annotated[Literal[tuple(METHODS)], Silent()] = "partcraft"
     """The paper's method, a rival, or an ablation: the preset of `bottleneck_layers`, `unet`,
     `unet_learning_rate_factor`, `masked_loss`, `union_sampling` and of everything about attention."""
-    steps: PositiveInt
+    steps: PositiveInt = 20_000
     """Optimizer steps."""
-    batch_size: PositiveInt
+    batch_size: PositiveInt = 2
     """Pictures an optimizer step (the paper: 2; the authors' code: 8)."""
-    micro_batch: Annotated[PositiveInt | None, Silent()]
+    micro_batch: Annotated[PositiveInt | None, Silent()] = None
     """Pictures a forward pass: gradients are accumulated to the same sum; none: as many as memory holds."""
-    gradient_checkpointing: Annotated[bool, Silent()]
+    gradient_checkpointing: Annotated[bool, Silent()] = False
     """Whether activations are computed again in the backward pass instead of kept: less memory, a third slower."""
-    compile: Annotated[bool, Silent()]
+    compile: Annotated[bool, Silent()] = False
     """Whether U-Net and text encoder are compiled (torch.compile): minutes to start, faster steps, the same results but
     rounding. Pictures sampled in between are drawn uncompiled."""
-    learning_rate: PositiveFloat
+    learning_rate: PositiveFloat = 1e-4
     """AdamW's, constant after the warm-up (the paper: 1e-4)."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises to its value (the paper: none)."""
@@ -194,45 +215,45 @@ class TrainOptions(Options):
     stratified_timesteps: bool = False
     """Whether the timesteps of a step's pictures lie in even strata, so that no step sees strong noise alone (the
     paper: each is drawn for itself)."""
-    weight_decay: NonNegativeFloat
+    weight_decay: NonNegativeFloat = 0.01
     """AdamW's decoupled decay (the paper: .01); rows of the part table decay only in steps that use them."""
-    attention_weight: NonNegativeFloat
+    attention_weight: NonNegativeFloat = 0.01
     """λ_attn (the paper: .01)."""
-    attention_loss: Literal["cross_entropy", "squared_error"]
+    attention_loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     """How attention is compared with masks (Eq. 5: `cross_entropy`; Break-a-Scene: `squared_error`)."""
-    attention_normalisation: Literal["parts", "maximum"]
+    attention_normalisation: Literal["parts", "maximum"] = "parts"
     """What attention is divided by: its sum over `parts` at each location (Eq. 5), or each map's own `maximum`
     (Break-a-Scene)."""
-    masked_loss: bool
+    masked_loss: bool = False
     """Whether the diffusion loss counts only where a part of the prompt is (Break-a-Scene)."""
-    union_sampling: bool
+    union_sampling: bool = False
     """Whether each prompt names a random subset of its picture's parts (Break-a-Scene)."""
-    unet: Literal["frozen", "lora", "key_value", "full"]
+    unet: Literal["frozen", "lora", "key_value", "full"] = "lora"
     """What learns of the U-Net, beside the tokens: nothing, LoRA, the key and value weights of cross-attention, or
     all weights."""
-    unet_learning_rate_factor: PositiveFloat
+    unet_learning_rate_factor: PositiveFloat = 1.0
     """What learns of the U-Net does so at this multiple of `learning_rate`."""
     lora_learning_rate_factor: PositiveFloat = 1.0
     """LoRA learns at this multiple of that again (the paper: 1)."""
-    rank: PositiveInt
+    rank: PositiveInt = 4
     """Of LoRA (diffusers' script: 4)."""
-    lora_layers: Literal["cross", "all"]
+    lora_layers: Literal["cross", "all"] = "cross"
     """`cross`: q, k, v, out of cross-attention (the paper); `all`: self-attention too (the authors' code)."""
-    bottleneck_layers: NonNegativeInt
+    bottleneck_layers: NonNegativeInt = 2
     """Linear layers of the MLP f of Eq. 4 (the paper: 2, the authors' code: 3); 0 is textual inversion."""
-    template_probability: float = Share
+    template_probability: float = Field(0.0, ge=0, le=1)
     """How often another template than `a photo of a` is used (the authors' code: .5)."""
-    snr_gamma: PositiveFloat | None
+    snr_gamma: PositiveFloat | None = None
     """γ of min-SNR weighting (the authors' code: 5); none leaves the loss unweighted."""
-    max_gradient_norm: PositiveFloat
+    max_gradient_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm (the authors' code: 1)."""
-    checkpoint_every: Annotated[PositiveInt, Silent()]
+    checkpoint_every: Annotated[PositiveInt, Silent()] = 1000
     """Steps between checkpoints."""
-    log_every: Annotated[PositiveInt, Silent()]
+    log_every: Annotated[PositiveInt, Silent()] = 100
     """Steps that one logged mean covers."""
-    sample_every: Annotated[PositiveInt, Silent()]
+    sample_every: Annotated[PositiveInt, Silent()] = 5000
     """Steps between sample pictures."""
-    seed: NonNegativeInt
+    seed: NonNegativeInt = 0
     """Of initial weights, order, flips, prompts, timesteps and noise."""
 
     @model_validator(mode="before")
@@ -248,60 +269,60 @@ class TrainOptions(Options):
 class SamplingOptions(Options):
     """How pictures are sampled."""
 
-    steps: PositiveInt
+    steps: PositiveInt = 20
     """Denoising steps (DPM-Solver++ reaches in 20 what Stable Diffusion's own sampler does in 50; the authors' code:
     30 of the latter)."""
-    sampler: Literal["dpm-solver++", "model"]
-    """`dpm-solver++`, or the sampler that the base model comes with (the authors' code)."""
-    guidance: float = Field(ge=1)
+    scheduler: Literal["dpm-solver++", "model"] = "dpm-solver++"
+    """`dpm-solver++`, or the one that the base model comes with (the authors' code)."""
+    guidance_scale: float = Field(7.5, ge=1)
     """Classifier-free guidance scale (the authors' code: 7.5)."""
-    guidance_rescale: float = Share
+    guidance_rescale: float = Field(0.0, ge=0, le=1)
     """φ of Lin et al. 2023 (arXiv:2305.08891): tames the contrast that guidance adds on a zero-SNR schedule."""
-    negative_prompt: str
+    negative_prompt: str = ""
     """What guidance leads away from."""
-    batch_size: Annotated[PositiveInt, Silent()]
+    batch_size: Annotated[PositiveInt, Silent()] = 16
     """Pictures a forward pass, while training too; where memory runs out, half of them."""
 
 
 class GenerateOptions(Options):
     """Which pictures are generated for evaluation."""
 
-    sampling: SamplingOptions
+    sampling: SamplingOptions = SamplingOptions()
     """How they are sampled, and the pictures that training shows on its way: but for the batch size, other values train
     anew. With --tags=generate,evaluate,report they hold for the adapter that is there."""
-    split: Literal["train", "test"]
+    split: Literal["train", "test"] = "train"
     """The split whose pictures are reconstructed and composed (the paper: train)."""
-    reconstructions: PositiveInt
+    reconstructions: PositiveInt = 500
     """Pictures reconstructed, at most (the paper: all)."""
-    compositions: NonNegativeInt
+    compositions: NonNegativeInt = 500
     """Compositions for each number of sources (the paper: 500)."""
-    transfers: NonNegativeInt
+    transfers: NonNegativeInt = 0
     """Pairs A, B of pictures: A is drawn with each of the `transferred` parts of B, and with all of them (the paper's
     Fig. 4)."""
-    transferred: tuple[str, ...]
+    transferred: tuple[str, ...] = ()
     """The parts that are transferred, by name."""
-    most_sources: int = Field(ge=1, le=4)
+    max_sources: int = Field(4, ge=1, le=4)
     """The largest number of source pictures N of Algorithm 1 (the paper: 4); as many as there are pictures and labels,
     if these are fewer."""
-    seed: NonNegativeInt
+    seed: NonNegativeInt = 0
     """Of the choice of pictures and parts, and of initial noise."""
 
 
 class EvaluateOptions(Options):
     """How results are summed up."""
 
-    part_identity: Annotated[Model | None, Weights("feature_extractor", "evaluate.part_identity")]
+    part_identity: Annotated[Model | None, Weights("feature_extractor", "evaluate.part_identity")] = None
     """A second image encoder (CLIP, another DINOv2), a folder or a hub id, that compares each part with its source's,
     and had no part in finding them; none: no such measure."""
 
-    bootstrap: PositiveInt
+    bootstrap: PositiveInt = 2000
     """Resamples of each 95% interval."""
-    inception: Annotated[Place | None, Contents()]
+    inception: Annotated[Place | None, Contents()] = None
     """Weights of FID's Inception-v3, `pt_inception-2015-12-05-6726825d.pth`; none: no FID, the distances on other
     features alone."""
-    examples: Annotated[PositiveInt, Silent()]
+    examples: Annotated[PositiveInt, Silent()] = 8
     """Rows in each figure."""
-    seed: NonNegativeInt
+    seed: NonNegativeInt = 0
     """Of the bootstrap, the floor's random pictures, and the figures' examples."""
 
 
@@ -319,27 +340,27 @@ class SweepOptions(Options):
 class PretrainOptions(Options):
     """How tiny is made; `base.device` and `base.precision` say where and in what."""
 
-    pictures: int = Field(ge=512)
+    pictures: int = Field(16_000, ge=512)
     """Drawings to learn from, all worlds together; the first 256 are kept to gauge by."""
-    autoencoder_steps: PositiveInt
+    autoencoder_steps: PositiveInt = 1500
     """Steps of the VAE, 16 crops each."""
-    decoder_steps: PositiveInt
+    decoder_steps: PositiveInt = 800
     """Further steps of the VAE's decoder alone, 16 crops each."""
-    observer_steps: PositiveInt
+    observer_steps: PositiveInt = 500
     """Steps of the vision transformer, and of the judge, 32 pictures each."""
-    text_steps: PositiveInt
+    text_steps: PositiveInt = 400
     """Steps of the text encoder alone, 64 captions each."""
-    coarse_steps: PositiveInt
+    coarse_steps: PositiveInt = 2500
     """Steps of text encoder and U-Net at half the resolution."""
-    coarse_batch: PositiveInt
+    coarse_batch: PositiveInt = 32
     """Pictures a step there."""
-    fine_steps: PositiveInt
+    fine_steps: PositiveInt = 3200
     """Steps of text encoder and U-Net at full resolution, small parts weighing more than their area."""
-    plain_steps: PositiveInt
+    plain_steps: PositiveInt = 2000
     """Further steps there, all locations weighing the same."""
-    fine_batch: PositiveInt
+    fine_batch: PositiveInt = 16
     """Pictures a step at full resolution."""
-    seed: NonNegativeInt
+    seed: NonNegativeInt = 1
     """Of everything drawn; must differ from images.seed."""
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from partcraft_kedro.assets import model_fingerprint
 from partcraft_kedro.files import fingerprint_of, named_if_full, read_file, write_json
 from partcraft_kedro.options import Contents, Options, Selection, Silent, Weights
+from partcraft_kedro.weights import model_fingerprint
 
 _logger = logging.getLogger(__name__)
 

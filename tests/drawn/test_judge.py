@@ -1,10 +1,10 @@
 import numpy as np
 import torch
 
-from partcraft_kedro.assets import TINY
 from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.drawn.worlds import COLOURS, DETAILS, LABELS, PLACES, STYLES
 from partcraft_kedro.images.tensors import to_unit
+from partcraft_kedro.weights import TINY
 
 
 class Told(Judge):

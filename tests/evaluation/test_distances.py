@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 from scipy.linalg import sqrtm
 
-from partcraft_kedro.assets import TINY
 from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.evaluation import distances
 from partcraft_kedro.evaluation.distances import (
@@ -22,6 +21,7 @@ from partcraft_kedro.evaluation.distances import (
 )
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.images.tensors import to_unit
+from partcraft_kedro.weights import TINY
 
 
 def features(count, seed, width=6):

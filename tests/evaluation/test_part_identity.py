@@ -45,7 +45,7 @@ def saved(network, folder, processor=CLIPImageProcessor):
 
 
 def identity_of(folder, clustered="tiny"):
-    return PartIdentity(str(folder), clustered=clustered, part_count=2, least_patches=2, device="cpu")
+    return PartIdentity(str(folder), clustered=clustered, part_count=2, min_patches=2, device="cpu")
 
 
 def cosines_of(identity, pictures, maps, sources, source_maps, origins=None):

@@ -9,7 +9,7 @@ PARTS = 5
 # Entry m of picture i is 100·i + m, so that every entry tells where it comes from.
 CODES = 100 * np.arange(12)[:, None] + np.arange(PARTS + 1)
 IDS = [f"picture {i}" for i in range(12)]
-COUNTS = {"reconstructions": 5, "compositions": 10, "most_sources": 4, "seed": 7}
+COUNTS = {"reconstructions": 5, "compositions": 10, "max_sources": 4, "seed": 7}
 COUNTS |= {"transfers": 3, "transferred": {"head": 2, "tail": 5}}
 
 
@@ -107,5 +107,5 @@ def test_no_transfers_are_planned_unless_asked_for(changed):
 
 
 def test_one_picture_has_nothing_to_transfer():
-    alone = plan_pictures(IDS[:1], CODES[:1], **COUNTS | {"most_sources": 1})
+    alone = plan_pictures(IDS[:1], CODES[:1], **COUNTS | {"max_sources": 1})
     assert "transfer" not in set(alone["kind"])

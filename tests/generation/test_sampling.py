@@ -14,7 +14,7 @@ PROMPTS, NAMES = ["a photo of a [0,1] [1,2]", "a photo of a bird", "a photo of a
 
 
 def options(**changes) -> SamplingOptions:
-    defaults = {"steps": 3, "sampler": "dpm-solver++", "guidance": 2.0, "guidance_rescale": 0.0}
+    defaults = {"steps": 3, "scheduler": "dpm-solver++", "guidance_scale": 2.0, "guidance_rescale": 0.0}
     return SamplingOptions(**defaults | {"negative_prompt": "striped", "batch_size": 2} | changes)
 
 
@@ -28,11 +28,11 @@ def model(create_tiny) -> PartCraft:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "scheduler"), [("dpm-solver++", DPMSolverMultistepScheduler), ("model", PNDMScheduler)]
+    ("scheduler", "kind"), [("dpm-solver++", DPMSolverMultistepScheduler), ("model", PNDMScheduler)]
 )
-def test_a_picture_is_what_the_pipeline_draws_of_its_prompt(model: PartCraft, sampler: str, scheduler: type) -> None:
-    found = sample_pictures(model, PROMPTS, NAMES, options(sampler=sampler), seed=3)[1]
-    model.pipeline.scheduler = scheduler.from_config(model.own_scheduler.config)
+def test_a_picture_is_what_the_pipeline_draws_of_its_prompt(model: PartCraft, scheduler: str, kind: type) -> None:
+    found = sample_pictures(model, PROMPTS, NAMES, options(scheduler=scheduler), seed=3)[1]
+    model.pipeline.scheduler = kind.from_config(model.own_scheduler.config)
     expected = model.pipeline(
         PROMPTS[1],
         negative_prompt="striped",

@@ -117,5 +117,5 @@ def test_broken_pictures_are_set_aside_with_their_reason(tmp_path, halves):
     assert kept["duplicate_of"][1] == "a"
     assert quarantine["id"].tolist() == ["b", "d"]
     assert [name in reason for name, reason in zip(quarantine["path"], quarantine["reason"], strict=True)] == [True] * 2
-    with pytest.raises(UserError, match=r"2 of 4 pictures are broken.*worst_broken_share=0\.49.*b\.png"):
+    with pytest.raises(UserError, match=r"2 of 4 pictures are broken.*max_broken_share=0\.49.*b\.png"):
         check_pictures(records, tmp_path, worst=0.49)

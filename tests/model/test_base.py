@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from partcraft_kedro.assets import TINY, model_fingerprint, resolve_base
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.base import load_base
+from partcraft_kedro.weights import TINY, model_fingerprint, resolve_base
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from partcraft_kedro.assets import TINY
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.weights import TINY
 
 FILES = {
     "frozen": "",

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from partcraft_kedro.parts import kmeans
 from partcraft_kedro.parts.kmeans import cosine_kmeans
 
-OPTIONS = {"starts": 4, "iterations": 50, "seed": 0, "purpose": "test"}
+OPTIONS = {"n_init": 4, "max_iter": 50, "seed": 0, "purpose": "test"}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_chunks_do_not_matter(points, monkeypatch, size):
 
 
 def test_it_is_deterministic_and_follows_its_seed(points):
-    few = OPTIONS | {"starts": 1, "iterations": 1}
+    few = OPTIONS | {"n_init": 1, "max_iter": 1}
     first = cosine_kmeans(lambda: [points], 6, **few)
     assert torch.equal(cosine_kmeans(lambda: [points], 6, **few), first)
     assert not torch.equal(cosine_kmeans(lambda: [points], 6, **few | {"seed": 1}), first)
@@ -57,11 +57,11 @@ def test_it_is_deterministic_and_follows_its_seed(points):
 def test_more_starts_never_fit_worse(points):
     """The winner of many starts is the best of them: 9 clusters on 6 directions have many local optima."""
 
-    def similarity(starts):
-        centroids = cosine_kmeans(lambda: [points], 9, **OPTIONS | {"starts": starts})
+    def similarity(n_init):
+        centroids = cosine_kmeans(lambda: [points], 9, **OPTIONS | {"n_init": n_init})
         return (F.normalize(points, dim=-1) @ centroids.T).amax(-1).mean().item()
 
-    scores = [similarity(starts) for starts in (1, 2, 4, 8, 16)]
+    scores = [similarity(n_init) for n_init in (1, 2, 4, 8, 16)]
     assert all(later >= earlier - 1e-6 for earlier, later in pairwise(scores))
     assert scores[-1] > scores[0]
 
@@ -77,7 +77,7 @@ def test_an_emptied_cluster_moves_to_the_worst_served_point(monkeypatch):
     """Both centroids start on one of two directions: the second has no points and must find the other direction."""
     points = torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 2)
     monkeypatch.setattr(kmeans, "_plus_plus", lambda points, clusters, generator: torch.tensor([[1.0, 0.0]] * 2))
-    centroids = cosine_kmeans(lambda: [points], 2, **OPTIONS | {"starts": 1})
+    centroids = cosine_kmeans(lambda: [points], 2, **OPTIONS | {"n_init": 1})
     torch.testing.assert_close(sorted_rows(centroids), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
 
 

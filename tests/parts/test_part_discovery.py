@@ -11,9 +11,9 @@ OPTIONS = {
     "discovery": "plain",
     "parts": 3,
     "variants": 3,
-    "starts": 4,
-    "iterations": 50,
-    "least_patches": 2,
+    "n_init": 4,
+    "max_iter": 50,
+    "min_patches": 2,
     "seed": 0,
 }
 
@@ -90,14 +90,14 @@ def test_a_part_smaller_than_the_least_counts_as_absent(plant):
 
     planted = plant(change=change)
     for least, missing in ((3, 0), (4, 1)):
-        _, codes = predict(discover([planted.features], least_patches=least), planted.features)
+        _, codes = predict(discover([planted.features], min_patches=least), planted.features)
         assert (codes[0] == ABSENT).sum() == missing
         assert (codes[1:] != ABSENT).all()
 
 
 def test_a_part_that_no_picture_shows_enough_of_still_gets_a_centroid(plant):
     planted = plant()
-    predictor = discover([planted.features], least_patches=13)  # each part has 12 patches, the background 28
+    predictor = discover([planted.features], min_patches=13)  # each part has 12 patches, the background 28
     assert [len(variants) for variants in predictor.variants] == [3, 1, 1, 1]
     _, codes = predict(predictor, planted.features)
     assert (codes[:, 1:] == ABSENT).all()
@@ -132,5 +132,5 @@ def test_centring_finds_parts_in_species_that_differ_more_than_their_parts(plant
     score = lambda predictor: adjusted_rand_score(  # noqa: E731
         planted.labels[planted.labels > 0], predictor.label_maps(moved)[planted.labels > 0]
     )
-    assert score(discover([moved], discovery="plain", starts=1)) < 0.5
-    assert score(discover([moved], discovery="centred", starts=1)) > 0.6
+    assert score(discover([moved], discovery="plain", n_init=1)) < 0.5
+    assert score(discover([moved], discovery="centred", n_init=1)) > 0.6

@@ -23,7 +23,7 @@ def predictor():
         [torch.tensor([BACKGROUND]), torch.tensor([FIRST, [0.0, 0.8, 0.6]]), torch.tensor([SECOND])],
         discovery="plain",
         features={"model": "tiny"},
-        least_patches=1,
+        min_patches=1,
     )
 
 
@@ -31,7 +31,7 @@ def random_predictor(feature_model, width=12):
     unit = lambda rows: torch.nn.functional.normalize(torch.randn(rows, width), dim=-1)  # noqa: E731
     variants = [unit(3), unit(5), unit(2)]
     return PartPredictor(
-        unit(2), unit(2), variants, discovery="plain", features={"model": feature_model}, least_patches=2
+        unit(2), unit(2), variants, discovery="plain", features={"model": feature_model}, min_patches=2
     )
 
 
@@ -40,7 +40,7 @@ def test_label_maps_and_codes_by_hand(predictor):
     assert labels.dtype == np.uint8
     assert labels.tolist() == [[[0, 1], [1, 2]], [[0, 0], [0, 0]]]
     assert predictor.codes_of(FEATURES, labels)[0].tolist() == [[0, 0, 0], [0, ABSENT, ABSENT]]
-    predictor.least_patches = 2
+    predictor.min_patches = 2
     assert predictor.codes_of(FEATURES, labels)[0].tolist() == [[ABSENT, 0, ABSENT], [0, ABSENT, ABSENT]]
 
 

@@ -17,7 +17,7 @@ def test_parts_are_compared_with_those_of_their_own_sources(finished, vit_folder
     records = pd.read_parquet(data / "02_intermediate/test/records.parquet").set_index("id")
     predictor = PartPredictor.load(next(data.glob("05_model_input/test/part_predictor/*/part_predictor")))
     identity = PartIdentity(
-        str(vit_folder), clustered="tiny", part_count=predictor.part_count, least_patches=2, device="cpu"
+        str(vit_folder), clustered="tiny", part_count=predictor.part_count, min_patches=2, device="cpu"
     )
     table["path"] = [records.loc[sources[0], "path"] for sources in table["sources"]]
     vae = load_base("tiny", "cpu").vae

@@ -54,7 +54,7 @@ def test_a_few_broken_pictures_are_set_aside_and_many_stop_the_run(project) -> N
     assert code == 0, output
     pictures = sorted(project.data.glob("01_raw/test/drawings-*/images/*.png"))
     pictures[0].write_bytes(pictures[0].read_bytes()[:2000])
-    code, output = project.run("--pipeline=images", "--params=images.worst_broken_share=0")
+    code, output = project.run("--pipeline=images", "--params=images.max_broken_share=0")
     assert code != 0 and pictures[0].name in last_line(output) and "Traceback" not in output
     code, output = project.run("--pipeline=images")
     assert code == 0, output

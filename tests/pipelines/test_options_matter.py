@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from safetensors.numpy import load_file, save_file
 
 from partcraft_kedro import options
-from partcraft_kedro.assets import TINY
+from partcraft_kedro.weights import TINY
 
 PROJECT = Path(__file__).parents[2]
 _FINGERPRINT = re.compile(rb"[0-9a-f]{16}")
@@ -30,8 +30,8 @@ CHANGED = {
         "names": "<names>",
         "parts": 4,
         "variants": 3,
-        "iterations": 1,
-        "least_patches": 9,
+        "max_iter": 1,
+        "min_patches": 9,
         "seed": 3,
     },
     "train": {
@@ -65,13 +65,13 @@ CHANGED = {
     },
     "generate": {
         "sampling.steps": 3,
-        "sampling.guidance": 5.0,
+        "sampling.guidance_scale": 5.0,
         "sampling.guidance_rescale": 0.0,
         "sampling.negative_prompt": "striped",
         "split": "train",
         "reconstructions": 3,
         "compositions": 1,
-        "most_sources": 2,
+        "max_sources": 2,
         "transfers": 2,
         "transferred": ["head"],
         "seed": 1,
@@ -82,19 +82,19 @@ CHANGED = {
 # What cannot show in the results of a small run on this device.
 ELSEWHERE = {
     "base.device",
-    "images.worst_broken_share",  # test_mistakes.py breaks pictures
+    "images.max_broken_share",  # test_mistakes.py breaks pictures
     "images.folder",  # test_photographs.py reads photographs; here `source` finds the creatures' folder
     "images.labels",  # test_readers.py
     "features.batch_size",  # speed and memory alone
     "features.workers",
-    "parts.starts",  # test_kmeans.py: on few pictures every start finds the same parts
+    "parts.n_init",  # test_kmeans.py: on few pictures every start finds the same parts
     "generate.sampling.batch_size",
     # test_training.py: speed, memory and rounding alone
     "base.precision",
     "train.micro_batch",
     "train.gradient_checkpointing",
     "train.compile",
-    "generate.sampling.sampler",  # test_sampling.py: tiny's own sampler is DPM-Solver++
+    "generate.sampling.scheduler",  # test_sampling.py: tiny's own sampler is DPM-Solver++
     "evaluate.inception",  # test_inception.py: weights of 90 MB
     *(f"pretrain.{name}" for name in options.PretrainOptions.model_fields),  # hours
 }

@@ -53,7 +53,7 @@ def cub(tmp_path_factory) -> Path:
 
 
 def test_photographs_pass_through_the_whole_chain(project, cub) -> None:
-    code, output = project.run(f"--params=images.source=cub,images.folder={cub},images.worst_broken_share=0.1")
+    code, output = project.run(f"--params=images.source=cub,images.folder={cub},images.max_broken_share=0.1")
     assert code == 0, output
     records = pd.read_parquet(project.data / "02_intermediate/test/records.parquet")
     assert len(records) == 19

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from partcraft_kedro.assets import TINY
 from partcraft_kedro.drawn.world import World
 from partcraft_kedro.drawn.worlds import COLOURS, DETAILS, LABELS, PLACES, STYLES, WORLDS, attributes, numbers
 from partcraft_kedro.model.attention import ATTENTION_LAYERS
@@ -30,6 +29,7 @@ from partcraft_kedro.pretraining.pictures import (
 from partcraft_kedro.pretraining.text_to_image import Schooling, _Lessons, grounding_loss, reading_loss
 from partcraft_kedro.pretraining.tokenizer import build_tokenizer
 from partcraft_kedro.randomness import numpy_generator
+from partcraft_kedro.weights import TINY
 
 BODY, HEAD, WING = (LABELS.index(part) for part in ("body", "head", "wing"))
 

@@ -427,7 +427,7 @@ def test_pictures_in_the_middle_of_a_compiled_training_compile_nothing(
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
     of = options(compile=True, steps=2, sample_every=1)
     sampling = SamplingOptions(
-        steps=1, sampler="dpm-solver++", guidance=2.0, guidance_rescale=0.0, negative_prompt="", batch_size=3
+        steps=1, scheduler="dpm-solver++", guidance_scale=2.0, guidance_rescale=0.0, negative_prompt="", batch_size=3
     )
     graphs = torch._dynamo.utils.counters["stats"]
 
@@ -536,7 +536,7 @@ def test_an_adapter_round_trip_draws_the_same_picture(cache: TrainingCache, tmp_
     model.save_adapter(tmp_path / "adapter", {"steps": 4})
     loaded = PartCraft.load(tmp_path / "adapter", "cpu", "float32")
     sampling = SamplingOptions(
-        steps=2, sampler="dpm-solver++", guidance=2.0, guidance_rescale=0.0, negative_prompt="", batch_size=2
+        steps=2, scheduler="dpm-solver++", guidance_scale=2.0, guidance_rescale=0.0, negative_prompt="", batch_size=2
     )
     prompts, names = ["a photo of a [0,1] [1,2]", "a photo of a [2,0]"], ["one", "two"]
     first = sample_pictures(model, prompts, names, sampling, seed=0)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from partcraft_kedro.assets import resolve_device
+from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.evaluation.inception import Inception
 from partcraft_kedro.images.records import load_ahead

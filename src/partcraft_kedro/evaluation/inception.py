@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from partcraft_kedro.assets import refuse_not_finite
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.weights import refuse_not_finite
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 _DOWNLOAD = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS}"

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from partcraft_kedro.assets import half_precision, load_image_encoder, model_fingerprint, resolve_device
+from partcraft_kedro.devices import half_precision, resolve_device
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.figures import crop_to
 from partcraft_kedro.parts.predictor import masks_of
+from partcraft_kedro.weights import load_image_encoder, model_fingerprint
 
 OPTION = "evaluate.part_identity"
 _BATCH = 64
@@ -21,12 +22,12 @@ class PartIdentity:
 
     model: an image model of transformers with a pooled output, safetensors, a local folder or a hub id: CLIP, whole
     or its vision tower alone, or another DINOv2; clustered: the model that found the parts, which it must not be.
-    part_count: M; least_patches: a smaller part counts as absent, as in `PartPredictor`.
+    part_count: M; min_patches: a smaller part counts as absent, as in `PartPredictor`.
     Ceiling: the sources through the VAE and back; floor: other real pictures; either in the generated ones' place.
     Raises UserError if the model cannot be loaded, lacks weights or a pooled output, or found the parts.
     """
 
-    def __init__(self, model: str, *, clustered: str, part_count: int, least_patches: int, device: str = "auto"):
+    def __init__(self, model: str, *, clustered: str, part_count: int, min_patches: int, device: str = "auto"):
         same = model_fingerprint(clustered, "feature_extractor", "features.model")
         if model_fingerprint(model, "feature_extractor", OPTION) == same:
             raise UserError(f"{OPTION}={model!r} is features.model, which found the parts: give another model.")
@@ -35,7 +36,7 @@ class PartIdentity:
         self._half = half_precision(device)
         tower = getattr(network, "vision_model", network)  # a whole CLIP has a text model beside it
         self._network = tower.to(device).eval().requires_grad_(False)
-        self._labels, self._least_patches = part_count + 1, least_patches
+        self._labels, self._least_patches = part_count + 1, min_patches
         blank = self._forward([np.zeros((8, 8, 3), np.uint8)])
         if blank is None:
             raise UserError(f"{OPTION}={model!r} has no pooled output: give a model such as CLIP or DINOv2.")

@@ -61,8 +61,8 @@ PAPER_OPTIONS = {
     "generate.split": "train",
     "generate.compositions": 500,
     "generate.sampling.steps": 30,
-    "generate.sampling.sampler": "model",
-    "generate.sampling.guidance": 7.5,
+    "generate.sampling.scheduler": "model",
+    "generate.sampling.guidance_scale": 7.5,
 }
 """The paper's set-up by our options' names: its supplementary material; features, discovery and sampling: the authors'
 code."""

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from partcraft_kedro.assets import half_precision, load_image_encoder, resolve_device
+from partcraft_kedro.devices import half_precision, resolve_device
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.tensors import to_unit
+from partcraft_kedro.weights import load_image_encoder
 
 _DINOV2 = ("dinov2", "dinov2_with_registers")
 

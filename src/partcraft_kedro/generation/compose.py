@@ -31,7 +31,7 @@ def plan_pictures(
     *,
     reconstructions: int,
     compositions: int,
-    most_sources: int,
+    max_sources: int,
     transfers: int,
     transferred: Mapping[str, int],
     seed: int,
@@ -41,7 +41,7 @@ def plan_pictures(
     Columns: `id`; `kind` (`reconstruction`, `composition` or `transfer`); `transferred`, the names of a transfer's
     parts, else empty; `sources`, record ids, the base first; `swapped`, the part taken from each further source;
     `code`, (M+1,); `prompt`.
-    ids, codes: of the pictures to draw from; compositions: for each number of sources 1..most_sources, which must be
+    ids, codes: of the pictures to draw from; compositions: for each number of sources 1..max_sources, which must be
     no more than there are pictures, nor than M+1 parts; transfers: pairs, of each of which the first picture is drawn
     with each part of `transferred`, name → number, of the second, and with all of them.
     """
@@ -49,7 +49,7 @@ def plan_pictures(
     chosen = numpy_generator(seed, "reconstructions").permutation(len(ids))[:reconstructions]
     for row in sorted(chosen):
         rows.append(("reconstruction", "", [ids[row]], [], codes[row]))
-    for count in range(1, most_sources + 1):
+    for count in range(1, max_sources + 1):
         for repeat in range(compositions):
             rng = numpy_generator(seed, "composition", count, repeat)
             sources = rng.choice(len(ids), count, replace=False)

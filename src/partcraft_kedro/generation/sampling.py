@@ -67,7 +67,7 @@ def _sample_batch(
 ) -> torch.Tensor:
     pipeline, unet, vae = model.pipeline, model.pipeline.unet.config, model.pipeline.vae
     own = model.own_scheduler
-    pipeline.scheduler = own if options.sampler == "model" else DPMSolverMultistepScheduler.from_config(own.config)
+    pipeline.scheduler = own if options.scheduler == "model" else DPMSolverMultistepScheduler.from_config(own.config)
     checked = [parse_tokens(prompt, model.settings["variants"], part_names) for prompt in prompts]
     ids = model.prompts.tokenize([*checked, options.negative_prompt])[0]
     shape = (unet.in_channels, unet.sample_size, unet.sample_size)
@@ -79,7 +79,7 @@ def _sample_batch(
             negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
             latents=noise.to(model.device),
             num_inference_steps=options.steps,
-            guidance_scale=options.guidance,
+            guidance_scale=options.guidance_scale,
             guidance_rescale=options.guidance_rescale,
             output_type="latent",
         ).images

@@ -155,7 +155,7 @@ def check_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tu
     broken = seen["reason"].notna()
     few = min(_HANDFUL, (len(records) - 1) // 2) if worst else 0
     if broken.all() or broken.sum() > max(worst * len(records), few):
-        allowed = "" if broken.all() else f", more than images.worst_broken_share={worst:g} allows"
+        allowed = "" if broken.all() else f", more than images.max_broken_share={worst:g} allows"
         raise UserError(
             f"{broken.sum()} of {len(records)} pictures are broken{allowed}; the first: "
             f"{seen.loc[broken, 'reason'].iloc[0]}"

@@ -7,15 +7,10 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextModel
 
 from partcraft_kedro.allocator import keep_freed_memory
-from partcraft_kedro.assets import (
-    explain_failure,
-    load_whole,
-    refuse_other_pipelines,
-    resolve_device,
-    resolve_model,
-)
+from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import attend_in_float32, has_attention_layers
+from partcraft_kedro.weights import explain_failure, load_whole, refuse_other_pipelines, resolve_model
 
 _ONE_BY_ONE = 256  # pixels of a picture from which the VAE takes one a pass: one of 512 pixels takes 0.75 GiB to decode
 

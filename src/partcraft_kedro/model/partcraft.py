@@ -14,13 +14,14 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from partcraft_kedro.assets import compute_type, model_fingerprint, refuse_not_finite
+from partcraft_kedro.devices import compute_type
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.base import compute_in, load_base
 from partcraft_kedro.model.injection import PartPrompts
 from partcraft_kedro.model.part_encoder import PartEncoder, rows_of_centroids
 from partcraft_kedro.prompts import PartToken
 from partcraft_kedro.randomness import derive_seed
+from partcraft_kedro.weights import model_fingerprint, refuse_not_finite
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 _KEY_VALUE = ("attn2.to_k.weight", "attn2.to_v.weight")

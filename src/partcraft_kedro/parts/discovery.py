@@ -21,20 +21,20 @@ def discover_parts(
     discovery: str,
     parts: int,
     variants: int,
-    starts: int,
-    iterations: int,
-    least_patches: int,
+    n_init: int,
+    max_iter: int,
+    min_patches: int,
     seed: int,
     extractor: dict,
 ) -> PartPredictor:
     """Fit a predictor. `features` can be gone through many times, (pictures, patches, width) a step.
 
     discovery: `plain`, `centred` or `published`, see `part_points`; parts: M, at most; variants: K, at most, for each
-    part and the background; starts and iterations: of k-means; least_patches: a part smaller than this counts as
+    part and the background; n_init and max_iter: of k-means; min_patches: a part smaller than this counts as
     absent; extractor: what `FeatureExtractor` takes to make these features.
     Raises UserError if no patch of any picture is foreground, as of pictures of one colour.
     """
-    options = {"starts": starts, "iterations": iterations, "seed": seed}
+    options = {"n_init": n_init, "max_iter": max_iter, "seed": seed}
     fitted = _some_pictures(features, _PUBLISHED_PICTURES, seed) if discovery == "published" else features
     scene = cosine_kmeans(lambda: (chunk.flatten(0, 1) for chunk in fitted), 2, purpose="scene", **options)
     scene = _background_first(scene, fitted)
@@ -55,17 +55,17 @@ def discover_parts(
         part_centroids = cosine_kmeans(points, parts, purpose="parts", **options)
     parts = len(part_centroids)  # fewer than asked for where there are fewer patches
     predictor = PartPredictor(
-        scene, part_centroids, [], discovery=discovery, features=extractor, least_patches=least_patches
+        scene, part_centroids, [], discovery=discovery, features=extractor, min_patches=min_patches
     )
 
     means_of_parts: list[list[torch.Tensor]] = [[] for _ in range(parts + 1)]
     for chunk in features:
-        means, present = part_means(chunk, predictor.label_maps(chunk), parts + 1, least_patches)
+        means, present = part_means(chunk, predictor.label_maps(chunk), parts + 1, min_patches)
         for m in range(parts + 1):
             means_of_parts[m].append(means[present[:, m], m])
     for m, means in enumerate(means_of_parts):
         points = torch.cat(means)
-        if not len(points):  # a part that never reaches least_patches still needs a code for codes to index
+        if not len(points):  # a part that never reaches min_patches still needs a code for codes to index
             points = scene[:1] if m == 0 else part_centroids[m - 1 : m]
         predictor.variants.append(
             cosine_kmeans(lambda points=points: [points], variants, purpose=f"variants {m}", **options)

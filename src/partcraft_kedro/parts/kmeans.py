@@ -13,13 +13,13 @@ _SEEDED = 32_768  # of these, points that the starts compete on
 
 
 def cosine_kmeans(
-    chunks: Chunks, clusters: int, *, starts: int, iterations: int, seed: int, purpose: str
+    chunks: Chunks, clusters: int, *, n_init: int, max_iter: int, seed: int, purpose: str
 ) -> torch.Tensor:
     """Cluster by cosine similarity; returns unit centroids (min(clusters, points), width) float32.
 
     One pass draws a uniform sample of the points; all further work is on it, in memory. k-means++ (Arthur &
-    Vassilvitskii 2007) seeds `starts` runs of Lloyd's algorithm on a part of the sample, and the one with the highest
-    mean similarity goes on over all of it. `iterations` bounds both, and both end when an iteration adds less than a
+    Vassilvitskii 2007) seeds `n_init` runs of Lloyd's algorithm on a part of the sample, and the one with the highest
+    mean similarity goes on over all of it. `max_iter` bounds both, and both end when an iteration adds less than a
     millionth to the similarity. A cluster that empties is moved to the point that is worst served.
     Deterministic on one machine. Raises ValueError if there are no points.
     """
@@ -27,13 +27,13 @@ def cosine_kmeans(
     points = _sample(chunks, generator)
     clusters = min(clusters, len(points))
     best, highest = None, -torch.inf
-    for _ in range(starts):
+    for _ in range(n_init):
         seeds = _plus_plus(points[:_SEEDED], clusters, generator)
-        centroids, similarity = _lloyd(points[:_SEEDED], seeds, iterations)
+        centroids, similarity = _lloyd(points[:_SEEDED], seeds, max_iter)
         # Beyond rounding: which of two starts that found the same optimum wins must not hang on it.
         if best is None or similarity > highest + 1e-7 * abs(highest):
             best, highest = centroids, similarity
-    return _lloyd(points, best, iterations)[0]
+    return _lloyd(points, best, max_iter)[0]
 
 
 def _sample(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
@@ -63,10 +63,10 @@ def _sample(chunks: Chunks, generator: torch.Generator) -> torch.Tensor:
     return F.normalize(smallest()[0].float(), dim=-1)
 
 
-def _lloyd(points: torch.Tensor, centroids: torch.Tensor, iterations: int) -> tuple[torch.Tensor, float]:
+def _lloyd(points: torch.Tensor, centroids: torch.Tensor, max_iter: int) -> tuple[torch.Tensor, float]:
     """Lloyd's algorithm from (cluster, width) centroids; also the total similarity before the last move."""
     before = -torch.inf
-    for _ in range(iterations):
+    for _ in range(max_iter):
         best, nearest = (points @ centroids.T).max(-1)
         similarity = float(best.double().sum())
         members = F.one_hot(nearest, len(centroids)).float()

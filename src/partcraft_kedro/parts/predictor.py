@@ -18,7 +18,7 @@ class PartPredictor:
 
     scene: (2, width), background first; parts: (M, width); variants: M+1 tensors (K_m, width), background first;
     discovery: what tier 2 compares, see `part_points`; features: what `FeatureExtractor` takes;
-    least_patches: a smaller part counts as absent; device: where the extractor computes.
+    min_patches: a smaller part counts as absent; device: where the extractor computes.
     All centroids have unit length: every comparison is a cosine.
     """
 
@@ -30,7 +30,7 @@ class PartPredictor:
         *,
         discovery: str,
         features: dict,
-        least_patches: int,
+        min_patches: int,
         device: str = "auto",
     ):
         self.scene = scene
@@ -38,7 +38,7 @@ class PartPredictor:
         self.variants = variants
         self.discovery = discovery
         self.features = features
-        self.least_patches = least_patches
+        self.min_patches = min_patches
         self.device = device
         self._extractor = None
 
@@ -65,7 +65,7 @@ class PartPredictor:
 
         ABSENT and 0 where a part does not show.
         """
-        means, present = part_means(features, label_maps, self.part_count + 1, self.least_patches)
+        means, present = part_means(features, label_maps, self.part_count + 1, self.min_patches)
         codes, cosines = torch.full(present.shape, ABSENT), torch.zeros(present.shape)
         for m, variants in enumerate(self.variants):
             cosine, nearest = (F.normalize(means[:, m], dim=-1) @ variants.T).max(-1)
@@ -116,7 +116,7 @@ class PartPredictor:
         settings = {
             "discovery": self.discovery,
             "features": self.features,
-            "least_patches": self.least_patches,
+            "min_patches": self.min_patches,
             "parts": self.part_count,
             "variants": [len(variants) for variants in self.variants],
         }
@@ -138,7 +138,7 @@ class PartPredictor:
                 variants,
                 discovery=settings["discovery"],
                 features=settings["features"],
-                least_patches=settings["least_patches"],
+                min_patches=settings["min_patches"],
                 device=device,
             )
         except Exception as error:
@@ -188,13 +188,13 @@ def _blur(values: torch.Tensor) -> torch.Tensor:
 
 
 def part_means(
-    features: torch.Tensor, label_maps: np.ndarray, labels: int, least_patches: int
+    features: torch.Tensor, label_maps: np.ndarray, labels: int, min_patches: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Each part's mean feature, (n, labels, width), and whether it shows, (n, labels) bool."""
     members = F.one_hot(torch.from_numpy(label_maps).long().flatten(1), labels).float()  # (n, patch, label)
     sizes = members.sum(1)
     means = torch.einsum("npl,npd->nld", members, features.float()) / sizes.clamp(min=1)[..., None]
-    return means, sizes >= least_patches
+    return means, sizes >= min_patches
 
 
 def masks_of(label_maps: np.ndarray, part_count: int) -> np.ndarray:

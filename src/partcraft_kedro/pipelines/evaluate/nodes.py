@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from partcraft_kedro.assets import TINY
 from partcraft_kedro.files import read_file
 from partcraft_kedro.options import BaseModelOptions, EvaluateOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
+from partcraft_kedro.weights import TINY
 
 SCORING = Stage("scores", "07_model_output", version=5, work="partcraft_kedro.pipelines.evaluate.work.score_pictures")
 

@@ -53,7 +53,7 @@ def score_pictures(
             evaluate.part_identity,
             clustered=features.model,
             part_count=predictor.part_count,
-            least_patches=predictor.least_patches,
+            min_patches=predictor.min_patches,
             device=base.device,
         )
         known = {"predictor": predictor, "vae": pipeline.vae, "size": size, "seed": evaluate.seed}

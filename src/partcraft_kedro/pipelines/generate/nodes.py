@@ -30,19 +30,19 @@ def plan_pictures(prompts: pd.DataFrame, part_names: dict[int, str], generate: G
         )
     codes = np.stack(chosen["code"])
     # Each source gives at least one part, the base too.
-    most_sources = min(generate.most_sources, *codes.shape)
-    if most_sources < generate.most_sources:
+    max_sources = min(generate.max_sources, *codes.shape)
+    if max_sources < generate.max_sources:
         _logger.warning(
-            "Compositions are of at most %d instead of generate.most_sources=%d sources: the split %r has %d pictures "
+            "Compositions are of at most %d instead of generate.max_sources=%d sources: the split %r has %d pictures "
             "of %d parts, the background included.",
-            *(most_sources, generate.most_sources, generate.split, *codes.shape),
+            *(max_sources, generate.max_sources, generate.split, *codes.shape),
         )
     return plan(
         list(chosen["id"]),
         codes,
         reconstructions=generate.reconstructions,
         compositions=generate.compositions,
-        most_sources=most_sources,
+        max_sources=max_sources,
         transfers=generate.transfers,
         transferred={name: numbers[name] for name in generate.transferred},
         seed=generate.seed,

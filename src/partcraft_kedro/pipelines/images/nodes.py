@@ -71,7 +71,7 @@ def check_pictures(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decode every picture once, unless the same bytes have been checked; broken ones go to the quarantine table."""
     hashed = all_records.assign(sha256=hash_pictures(all_records, stages.root))
-    seen = {"records": hashed, "worst_broken_share": images.worst_broken_share}
+    seen = {"records": hashed, "max_broken_share": images.max_broken_share}
     checked = stages.run(CHECKING, seen, {"root": stages.root})
     records = checked.table("records")
     if not (records["split"] == "train").any():

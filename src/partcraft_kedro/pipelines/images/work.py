@@ -33,8 +33,8 @@ def draw_pictures(
     write_file(place.folder / "records.parquet", records.to_parquet)
 
 
-def check_pictures(place: StageRef, *, records: pd.DataFrame, worst_broken_share: float, root: Path) -> None:
+def check_pictures(place: StageRef, *, records: pd.DataFrame, max_broken_share: float, root: Path) -> None:
     """Writes `records.parquet` and `quarantine.parquet`."""
-    kept, broken = library.check_pictures(records, root, worst_broken_share)
+    kept, broken = library.check_pictures(records, root, max_broken_share)
     write_file(place.folder / "records.parquet", kept.to_parquet)
     write_file(place.folder / "quarantine.parquet", broken.to_parquet)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from partcraft_kedro.assets import compute_type, resolve_device
+from partcraft_kedro.devices import compute_type, resolve_device
 from partcraft_kedro.files import write_folder
 from partcraft_kedro.options import BaseModelOptions, PretrainOptions
 from partcraft_kedro.pretraining.autoencoder import train_autoencoder, train_decoder

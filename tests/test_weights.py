@@ -1,7 +1,8 @@
 import pytest
 
-from partcraft_kedro.assets import TINY, model_fingerprint, resolve_device, resolve_model
+from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.weights import TINY, model_fingerprint, resolve_model
 
 
 @pytest.fixture
