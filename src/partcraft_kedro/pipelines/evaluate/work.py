@@ -15,7 +15,7 @@ from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 
 
-def score_pictures(
+def scoring(
     place: StageRef,
     *,
     plan: pd.DataFrame,

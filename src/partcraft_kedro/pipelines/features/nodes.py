@@ -5,7 +5,7 @@ import pandas as pd
 from partcraft_kedro.options import BaseModelOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
-EXTRACTION = Stage("features", "04_feature", version=3, work="partcraft_kedro.pipelines.features.work.extract_features")
+EXTRACTION = Stage("features", "04_feature", version=3, work="partcraft_kedro.pipelines.features.work.extraction")
 
 
 def extract_features(

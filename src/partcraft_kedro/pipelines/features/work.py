@@ -11,7 +11,7 @@ from partcraft_kedro.options import FeaturesOptions
 from partcraft_kedro.stages import StageRef
 
 
-def extract_features(
+def extraction(
     place: StageRef, *, records: pd.DataFrame, features: FeaturesOptions, device: str, root: Path
 ) -> dict[str, Any]:
     """Writes shards; returns how many pictures they are of, their grid and width, and what `FeatureExtractor` was

@@ -11,9 +11,7 @@ from partcraft_kedro.generation.compose import plan_pictures as plan
 from partcraft_kedro.options import BaseModelOptions, GenerateOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
-GENERATION = Stage(
-    "pictures", "07_model_output", version=4, work="partcraft_kedro.pipelines.generate.work.generate_pictures"
-)
+GENERATION = Stage("pictures", "07_model_output", version=4, work="partcraft_kedro.pipelines.generate.work.generation")
 _logger = logging.getLogger(__name__)
 
 

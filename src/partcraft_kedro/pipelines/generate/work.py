@@ -12,7 +12,7 @@ from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 
 
-def generate_pictures(
+def generation(
     place: StageRef,
     *,
     plan: pd.DataFrame,

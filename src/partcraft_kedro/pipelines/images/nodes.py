@@ -15,8 +15,8 @@ from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stage, Stages
 
 _WORK = "partcraft_kedro.pipelines.images.work"
-DRAWING = Stage("drawings", "01_raw", version=3, work=f"{_WORK}.draw_pictures")
-CHECKING = Stage("checked", "02_intermediate", version=2, work=f"{_WORK}.check_pictures")
+DRAWING = Stage("drawings", "01_raw", version=3, work=f"{_WORK}.drawing")
+CHECKING = Stage("checked", "02_intermediate", version=2, work=f"{_WORK}.checking")
 
 
 def download_pictures(images: ImagesOptions, stages: Stages) -> dict:

@@ -6,11 +6,11 @@ import pandas as pd
 
 from partcraft_kedro.drawn.dataset import draw_dataset
 from partcraft_kedro.files import write_file
-from partcraft_kedro.images import records as library
+from partcraft_kedro.images.records import check_pictures
 from partcraft_kedro.stages import StageRef
 
 
-def draw_pictures(
+def drawing(
     place: StageRef,
     *,
     world: str,
@@ -33,8 +33,8 @@ def draw_pictures(
     write_file(place.folder / "records.parquet", records.to_parquet)
 
 
-def check_pictures(place: StageRef, *, records: pd.DataFrame, max_broken_share: float, root: Path) -> None:
+def checking(place: StageRef, *, records: pd.DataFrame, max_broken_share: float, root: Path) -> None:
     """Writes `records.parquet` and `quarantine.parquet`."""
-    kept, broken = library.check_pictures(records, root, max_broken_share)
+    kept, broken = check_pictures(records, root, max_broken_share)
     write_file(place.folder / "records.parquet", kept.to_parquet)
     write_file(place.folder / "quarantine.parquet", broken.to_parquet)

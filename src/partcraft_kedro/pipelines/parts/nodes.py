@@ -19,8 +19,8 @@ from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
 _WORK = "partcraft_kedro.pipelines.parts.work"
-DISCOVERY = Stage("discovery", "05_model_input", version=3, work=f"{_WORK}.discover_parts")
-LABELLING = Stage("labels", "05_model_input", version=3, work=f"{_WORK}.label_pictures")
+DISCOVERY = Stage("discovery", "05_model_input", version=3, work=f"{_WORK}.discovery")
+LABELLING = Stage("labels", "05_model_input", version=3, work=f"{_WORK}.labelling")
 _SHOWN = 128  # pixels of a picture in a figure
 _VARIANTS, _CROPS = 6, 5  # shown of each part, and of each variant
 

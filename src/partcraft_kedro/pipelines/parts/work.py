@@ -10,20 +10,20 @@ from tqdm import tqdm
 from partcraft_kedro.features.shards import FeatureShards
 from partcraft_kedro.files import write_file, write_folder
 from partcraft_kedro.options import PartsOptions
-from partcraft_kedro.parts import discovery
+from partcraft_kedro.parts.discovery import discover_parts
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 
 
-def discover_parts(place: StageRef, *, features: StageRef, records: pd.DataFrame, parts: PartsOptions) -> None:
+def discovery(place: StageRef, *, features: StageRef, records: pd.DataFrame, parts: PartsOptions) -> None:
     """Fits the three tiers on the training pictures; writes `part_predictor/`."""
     shards = FeatureShards(features.folder, (records["split"] == "train").to_numpy())
     options = parts.model_dump(exclude={"names"})
-    predictor = discovery.discover_parts(shards, extractor=features.summary["extractor"], **options)
+    predictor = discover_parts(shards, extractor=features.summary["extractor"], **options)
     write_folder(place.folder / "part_predictor", predictor.save)
 
 
-def label_pictures(place: StageRef, *, part_predictor: Path, features: StageRef, records: pd.DataFrame) -> None:
+def labelling(place: StageRef, *, part_predictor: Path, features: StageRef, records: pd.DataFrame) -> None:
     """Writes `part_masks/masks.safetensors`, and `codes.parquet` with the codes' cosines to the variants' centroids."""
     predictor = PartPredictor.load(part_predictor)
     label_maps, codes, cosines = [], [], []

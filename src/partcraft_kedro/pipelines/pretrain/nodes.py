@@ -5,7 +5,7 @@ from pathlib import Path
 from partcraft_kedro.options import BaseModelOptions, PretrainOptions
 from partcraft_kedro.stages import Stage, Stages
 
-PRETRAINING = Stage("pretraining", "06_models", version=4, work="partcraft_kedro.pipelines.pretrain.work.train_tiny")
+PRETRAINING = Stage("pretraining", "06_models", version=4, work="partcraft_kedro.pipelines.pretrain.work.pretraining")
 
 
 def train_tiny(pretrain: PretrainOptions, base: BaseModelOptions, stages: Stages) -> Path:

@@ -15,7 +15,7 @@ from partcraft_kedro.pretraining.tiny import describe_device, measure_tiny, save
 from partcraft_kedro.stages import StageRef
 
 
-def train_tiny(place: StageRef, *, pretrain: PretrainOptions, base: BaseModelOptions) -> dict[str, Any]:
+def pretraining(place: StageRef, *, pretrain: PretrainOptions, base: BaseModelOptions) -> dict[str, Any]:
     """Trains the four networks of tiny in turn and writes `tiny/`; returns what was measured."""
     device = resolve_device(base.device)
     shared = {"seed": pretrain.seed, "device": device}

@@ -11,8 +11,8 @@ from partcraft_kedro.options import BaseModelOptions, GenerateOptions, TrainOpti
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
 _WORK = "partcraft_kedro.pipelines.train.work"
-CACHING = Stage("latents", "05_model_input", version=2, work=f"{_WORK}.cache_latents")
-TRAINING = Stage("training", "06_models", version=6, work=f"{_WORK}.train_adapter")
+CACHING = Stage("latents", "05_model_input", version=2, work=f"{_WORK}.caching")
+TRAINING = Stage("training", "06_models", version=6, work=f"{_WORK}.training")
 _SAMPLE = ["step", "id", "emr", "cosim", "path", "source_path"]
 
 

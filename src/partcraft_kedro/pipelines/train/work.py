@@ -15,20 +15,20 @@ from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import BaseModelOptions, SamplingOptions, TrainOptions
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
+from partcraft_kedro.training import loop
 from partcraft_kedro.training.cache import TrainingCache, write_latents
-from partcraft_kedro.training.loop import train as train_loop
 
 _SAMPLES = 8  # pictures sampled while training
 
 
-def cache_latents(place: StageRef, *, records: pd.DataFrame, base: BaseModelOptions, root: Path) -> None:
+def caching(place: StageRef, *, records: pd.DataFrame, base: BaseModelOptions, root: Path) -> None:
     """Encodes the training pictures with the VAE, in both flips."""
     pipeline = load_base(base.model, base.device)
     paths = [root / path for path in records["path"][records["split"] == "train"]]
     write_latents(pipeline.vae, paths, picture_size(pipeline), place.folder)
 
 
-def train_adapter(
+def training(
     place: StageRef,
     *,
     latents: StageRef,
@@ -53,9 +53,9 @@ def train_adapter(
         checkpoint.unlink(missing_ok=True)
         return
     predictor = PartPredictor.load(part_predictor, base.device)
-    training = (prompts["split"] == "train").to_numpy()
+    of_split = (prompts["split"] == "train").to_numpy()
     label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
-    cache = TrainingCache.load(latents.folder, label_maps[training], list(prompts["code"][training]))
+    cache = TrainingCache.load(latents.folder, label_maps[of_split], list(prompts["code"][of_split]))
     model = PartCraft.create(
         base.model,
         base.device,
@@ -68,7 +68,7 @@ def train_adapter(
         centroids=predictor.variants if train.token_start == "centroids" else None,
         seed=train.seed,
     )
-    shown = prompts[training].iloc[:: max(1, training.sum() // _SAMPLES)][:_SAMPLES]
+    shown = prompts[of_split].iloc[:: max(1, of_split.sum() // _SAMPLES)][:_SAMPLES]
     real = records.set_index("id").loc[shown["id"], "path"]
 
     def sample(step: int, model: PartCraft) -> None:
@@ -88,7 +88,7 @@ def train_adapter(
 
     for table in sorted(place.folder.glob("samples/*.parquet")):
         on_samples(read_file(table, pd.read_parquet))
-    history = train_loop(model, cache, train, place.folder, place.fingerprint, on_log=on_log, on_sample=sample)
+    history = loop.train(model, cache, train, place.folder, place.fingerprint, on_log=on_log, on_sample=sample)
     facts = {**train.model_dump(exclude={"method"}), "fingerprint": place.fingerprint, "pictures": len(cache)}
     write_folder(place.folder / "adapter", lambda partial: model.save_adapter(partial, facts))
     write_file(losses, history.to_parquet)
