@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transformers import AutoModel
 
 from partcraft_kedro.evaluation.distances import frechet_distance
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 
 _COMPONENTS, _NEIGHBOURS, _BATCH, _SIDE = 32, 3, 16, 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as DINOv2 was trained

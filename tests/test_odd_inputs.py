@@ -27,8 +27,9 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.figures import draw_scores
 from partcraft_kedro.evaluation.scores import random_others
 from partcraft_kedro.images.contact_sheet import draw_contact_sheet
+from partcraft_kedro.images.decoding import load_picture, load_pictures
 from partcraft_kedro.images.readers import read_folder, read_sims4
-from partcraft_kedro.images.records import check_pictures, hash_pictures, load_picture, load_pictures
+from partcraft_kedro.images.records import check_pictures, hash_pictures
 from partcraft_kedro.options import GROUPS
 from partcraft_kedro.parts.discovery import discover_parts
 from partcraft_kedro.parts.names import read_names

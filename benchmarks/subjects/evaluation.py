@@ -1,7 +1,7 @@
 """Pictures on disk to codes, beside decoding and predicting one picture at a time."""
 
 from measure import Result, side_by_side
-from partcraft_kedro.images.records import load_ahead, load_pictures
+from partcraft_kedro.images.decoding import load_ahead, load_pictures
 from subjects.world import SIZE, World
 
 

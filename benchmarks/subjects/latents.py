@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from measure import Result, side_by_side
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.training.cache import write_latents

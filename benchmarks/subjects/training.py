@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 
 from measure import Result, side_by_side
 from partcraft_kedro.devices import half_precision
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.randomness import numpy_generator, torch_generator

@@ -12,7 +12,7 @@ import torch
 from partcraft_kedro.drawn.dataset import draw_dataset
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.features.shards import FeatureShards, write_shards
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions

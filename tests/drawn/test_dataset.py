@@ -13,7 +13,7 @@ from partcraft_kedro.drawn.dataset import draw_dataset
 from partcraft_kedro.drawn.world import PLACES, World
 from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.images.records import load_picture
+from partcraft_kedro.images.decoding import load_picture
 
 COUNTS = {"classes": 2, "pictures_per_class": 4, "test_fraction": 0.25, "seed": 3}
 

@@ -15,7 +15,7 @@ from partcraft_kedro.evaluation.keypoints import (
     part_centres,
     to_square,
 )
-from partcraft_kedro.images.records import load_picture
+from partcraft_kedro.images.decoding import load_picture
 
 
 def record(keypoints: dict, box=(0, 0, 1, 1), width=40, height=20, split="test") -> dict:

@@ -6,7 +6,7 @@ from PIL import Image
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.features.shards import FeatureShards, write_shards
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 
 SIZES = {"batch_size": 2, "shard_size": 3, "workers": 0}
 

@@ -4,12 +4,8 @@ import pytest
 from PIL import Image
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.images.records import (
-    check_pictures,
-    hash_pictures,
-    load_picture,
-    load_pictures,
-)
+from partcraft_kedro.images.decoding import load_picture, load_pictures
+from partcraft_kedro.images.records import check_pictures, hash_pictures
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

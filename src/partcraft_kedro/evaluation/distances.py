@@ -15,7 +15,7 @@ from tqdm import tqdm
 from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.evaluation.inception import Inception
-from partcraft_kedro.images.records import load_ahead
+from partcraft_kedro.images.decoding import load_ahead
 from partcraft_kedro.images.tensors import to_unit
 
 NEIGHBOURS = 5  # of density and coverage, as in Naeem et al. (2020)

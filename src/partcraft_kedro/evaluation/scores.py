@@ -17,7 +17,7 @@ from tqdm import tqdm
 from partcraft_kedro.drawn.truth import Truth
 from partcraft_kedro.evaluation.metrics import bootstrap, cosine_similarity, exact_matching_rate
 from partcraft_kedro.evaluation.part_identity import PartIdentity
-from partcraft_kedro.images.records import load_ahead, load_pictures
+from partcraft_kedro.images.decoding import load_ahead, load_pictures
 from partcraft_kedro.images.tensors import from_vae, to_vae
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.randomness import numpy_generator

@@ -19,7 +19,7 @@ from plotly.subplots import make_subplots
 
 from partcraft_kedro.evaluation.figures import part_colours
 from partcraft_kedro.experiments.summary import MEASURES, interval_of_mean
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 
 _COLOURS = [colour for colour in part_colours(9) if colour != "#f0e442"]  # yellow is lost on white
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.files import read_file, write_file
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 
 
 class _Batches(Dataset):

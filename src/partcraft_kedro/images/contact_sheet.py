@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from partcraft_kedro.images.records import load_picture
+from partcraft_kedro.images.decoding import load_picture
 
 _COLUMNS, _ROWS = 8, 4
 _SIZE = 128  # pixels of a picture

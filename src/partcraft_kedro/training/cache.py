@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.files import read_file, write_file
-from partcraft_kedro.images.records import load_ahead
+from partcraft_kedro.images.decoding import load_ahead
 from partcraft_kedro.images.tensors import to_vae
 
 _SHARD = 32  # pictures a file

@@ -12,7 +12,7 @@ from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.evaluation import discovery, figures, keypoints
 from partcraft_kedro.files import read_file
 from partcraft_kedro.images import readers
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions, PartsOptions
 from partcraft_kedro.parts import names
 from partcraft_kedro.randomness import numpy_generator

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.evaluation import figures
-from partcraft_kedro.images.records import load_pictures
+from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions
 from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stages
