@@ -289,7 +289,8 @@ def sweep(
     Points that are done are not run again: a sweep that was killed, or had points that failed, goes on by the same
     command. Every point is a child of one MLflow run.
     """
-    from partcraft_kedro.sweeps import plan_sweep, run_sweep
+    from partcraft_kedro.sweeps.plan import plan_sweep
+    from partcraft_kedro.sweeps.run import run_sweep
 
     if grid and len(names) > 1:
         raise click.UsageError("--grid is one sweep: give it one name, or none.")

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from partcraft_kedro.grid import points_of
 from partcraft_kedro.options import SweepOptions
-from partcraft_kedro.sweeps import _gpus
+from partcraft_kedro.sweeps.grid import points_of
+from partcraft_kedro.sweeps.run import _gpus
 from partcraft_kedro.weights import TINY
 
 SWEEPS = "08_reporting/test/sweeps"

@@ -1,15 +1,12 @@
 """What sweeps found: the paper's tables and figures."""
 
-import json
-
 import pandas as pd
 from matplotlib.figure import Figure
 from plotly.graph_objects import Figure as PlotlyFigure
 
 from partcraft_kedro.experiments import page, plots, summary
-from partcraft_kedro.grid import points_of
-from partcraft_kedro.options import SweepOptions
 from partcraft_kedro.stages import Stages
+from partcraft_kedro.sweeps.book import Book
 
 _POINT = [
     *("sweep", "point", "setting", "option", "seed", "method", "attention_weight", "steps"),
@@ -27,37 +24,24 @@ def collect_points(stages: Stages) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataF
     fingerprint in its name.
     """
     reporting, models = (stages.root / layer for layer in ("08_reporting", "06_models"))
-    books = sorted(
-        (reporting / f"{stages.dataset}{stages.point}").rglob("stage.json"), key=lambda path: path.stat().st_mtime
-    )
-    keys = {book.parent: json.loads(book.read_text()) for book in books}
-    names = [key["stage"] for key in keys.values()]
+    books = Book.all_below(reporting / f"{stages.dataset}{stages.point}")
+    names = [book.name for book in books]
     points, scores, samples, options = [], [], [], {}
-    for folder, key in keys.items():
-        name = key["stage"] if names.count(key["stage"]) == 1 else folder.name
-        sweep = SweepOptions(**key["seen"]["sweep"])
-        for point in points_of(sweep):
-            place = folder / point.name
-            if not (place / "point.json").exists():
-                continue
-            facts = json.loads((place / "point.json").read_text()) | {"sweep": name}
+    for book in books:
+        name = book.name if names.count(book.name) == 1 else book.folder.name
+        options[name] = book.shared_options
+        for place, facts in book.points_done():
             of_run = {"run_id": facts["run_id"]}
-            points.append(facts)
+            points.append(facts | {"sweep": name})
             scores.append(pd.read_parquet(place / "score_table.parquet").assign(**of_run))
             sampled = pd.read_parquet(models / place.relative_to(reporting) / "training_samples.parquet")
             samples.append(sampled.assign(**of_run))
-        options[name] = _shared(list(key["seen"]["points"].values()))
     return (
         pd.DataFrame(points, columns=_POINT),
         summary.with_all_compositions(pd.concat([pd.DataFrame(columns=_SCORE), *scores])[_SCORE]),
         pd.concat([pd.DataFrame(columns=_SAMPLE), *samples])[_SAMPLE],
         options,
     )
-
-
-def _shared(options: list[dict]) -> dict:
-    """The options that are the same in all points."""
-    return {name: value for name, value in options[0].items() if all(point[name] == value for point in options)}
 
 
 def summarise_sweeps(sweep_points: pd.DataFrame, sweep_scores: pd.DataFrame, stages: Stages) -> pd.DataFrame:
