@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from partcraft_kedro.assets import TINY, model_fingerprint
+from partcraft_kedro.evaluation.measures import nest, tabulate
 from partcraft_kedro.options import BaseModelOptions, DataOptions, EvaluateOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, read_file, write_file, write_json
 
@@ -22,11 +23,12 @@ def score_pictures(
     evaluate: EvaluateOptions,
     data: DataOptions,
 ) -> tuple[pd.DataFrame, dict]:
-    """Score every generated picture, with ceiling and floor; returns the rows and the summary."""
+    """Score every generated picture, with ceiling and floor; returns a row for each picture, and under `scores` the
+    score table's rows."""
     with Stage(
         data.layer("07_model_output"),
         "scores",
-        version=4,
+        version=5,
         options=evaluate.model_dump(include={"bootstrap", "seed"}),
         inputs={
             "pictures": generated_pictures["fingerprint"],
@@ -43,7 +45,7 @@ def score_pictures(
         if not stage.finished:
             from partcraft_kedro.drawn.truth import Truth
             from partcraft_kedro.evaluation import distances, metrics, scores
-            from partcraft_kedro.evaluation.part_identity import PartIdentity
+            from partcraft_kedro.evaluation.part_identity import PartIdentity, score_identity
             from partcraft_kedro.model.base import load_base, picture_size
             from partcraft_kedro.parts.predictor import PartPredictor
 
@@ -75,7 +77,7 @@ def score_pictures(
                     device=base.device,
                 )
                 known = {"predictor": predictor, "vae": pipeline.vae, "size": size, "seed": evaluate.seed}
-                rows = rows.join(scores.score_identity(identity, rows, records.set_index("id"), data.folder, **known))
+                rows = rows.join(score_identity(identity, rows, records.set_index("id"), data.folder, **known))
             result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
             reconstructed = rows[rows["kind"] == "reconstruction"]
             embedders = {
@@ -87,13 +89,13 @@ def score_pictures(
                 embedders["fid"] = distances.inception_embedder(evaluate.inception, base.device)
             real = [data.folder / path for path in records["path"]]
             made = [data.folder / path for path in reconstructed["path"]]
-            for name, embedder in embedders.items():
+            for task, embedder in embedders.items():
                 embedded = [distances.embed_pictures(embedder, paths, size) for paths in (real, made)]
-                result[name] = distances.compare(*embedded, features=embedder.name, reference="all real pictures")
-            codes, found = np.stack(rows["code"]), np.stack(rows["found"])
-            result["entries_absent_in_both"] = metrics.both_absent(codes, found)
+                compared = distances.compare(*embedded, features=embedder.name, reference="all real pictures")
+                result += [{"task": task, "measure": measure, **of} for measure, of in compared.items()]
+            absent = metrics.both_absent(np.stack(rows["code"]), np.stack(rows["found"]))
             write_file(table, rows.to_parquet)
-            write_json(summary, result)
+            write_json(summary, {"scores": result, "entries_absent_in_both": absent})
             stage.finish()
     return read_file(table, pd.read_parquet), read_file(summary, lambda path: json.loads(path.read_text()))
 
@@ -110,8 +112,17 @@ def _weights(evaluate: EvaluateOptions, data: DataOptions) -> dict[str, str]:
     return weights
 
 
-def collect_metrics(discovery_scores: dict, generation_scores: dict, training_losses: pd.DataFrame) -> dict:
-    """Everything that was measured, in one tree."""
-    last = training_losses.iloc[-1]
+def collect_scores(
+    discovery_scores: dict, generation_scores: dict, training_losses: pd.DataFrame
+) -> tuple[pd.DataFrame, dict]:
+    """Everything that was measured: the score table, and one tree, which also has what is no number."""
+    last, generated = training_losses.iloc[-1], generation_scores["scores"]
     attention = {"inside": float(last["attention_inside"]), "loss": float(last["loss_attention"])}
-    return {"discovery": discovery_scores, **generation_scores, "attention": attention}
+    table = tabulate([*_rows("discovery", discovery_scores), *generated, *_rows("attention", attention)])
+    absent = {"entries_absent_in_both": generation_scores["entries_absent_in_both"]}
+    return table, {"discovery": discovery_scores, **nest(generated), **absent, "attention": attention}
+
+
+def _rows(task: str, scores: dict) -> list[dict]:
+    values = {name: value for name, value in scores.items() if isinstance(value, float)}
+    return [{"task": task, "measure": name, "value": value} for name, value in values.items()]

@@ -6,6 +6,7 @@ import pandas as pd
 
 from partcraft_kedro import tracking
 from partcraft_kedro.assets import model_fingerprint
+from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.options import BaseModelOptions, DataOptions, GenerateOptions, TrainOptions
 from partcraft_kedro.stages import Stage, fingerprint_of, read_file, write_file, write_folder
 
@@ -52,7 +53,8 @@ def train_adapter(
     data: DataOptions,
 ) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Train, or go on, or find it done; returns the adapter's folder, the losses, and a table of the pictures sampled
-    on the way, always of the same prompts and noise: step, id, path, emr, cosim, and source_path, the real picture."""
+    on the way, always of the same prompts and noise: step, id, the measures of codes, path, and source_path, the real
+    picture."""
     with Stage(
         data.layer("06_models"),
         "training",
@@ -116,7 +118,7 @@ def train_adapter(
             for path, image in zip(paths, images, strict=True):
                 write_file(path, image.save)
             scores = score_codes(predictor, np.stack(shown["code"]), np.stack([np.asarray(image) for image in images]))
-            table = pd.DataFrame({"step": step, "id": shown["id"].to_numpy(), **scores[["emr", "cosim"]]})
+            table = pd.DataFrame({"step": step, "id": shown["id"].to_numpy(), **scores[names_with(of_codes=True)]})
             table["path"] = [path.relative_to(data.folder).as_posix() for path in paths]
             table["source_path"] = real.to_numpy()
             write_file(at_step.with_suffix(".parquet"), table.to_parquet)
@@ -135,7 +137,8 @@ def train_adapter(
 
 
 def _samples(stage: Stage) -> pd.DataFrame:
-    none = pd.DataFrame(columns=["step", "id", "emr", "cosim", "path", "source_path"])  # where memory held not one
+    columns = ["step", "id", *names_with(of_codes=True), "path", "source_path"]
+    none = pd.DataFrame(columns=columns)  # where memory held not one
     tables = sorted(stage.folder.glob("samples/*.parquet"))
     return pd.concat([read_file(table, pd.read_parquet) for table in tables] or [none])
 
