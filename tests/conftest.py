@@ -28,6 +28,19 @@ def elsewhere(tmp_path_factory):
 
 
 @pytest.fixture
+def client(tmp_path):
+    """MLflow, with its records in a folder of this test alone."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment("curves", artifact_location=(tmp_path / "artifacts").as_uri())
+    mlflow.set_experiment("curves")
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
 def vit_folder(tmp_path):
     """A random DINOv2 of two layers, in Hugging Face layout, with 4×4 patches on a 32×32 picture."""
     import torch

@@ -159,7 +159,7 @@ def draw_losses(history: pd.DataFrame) -> Figure:
 
 
 def draw_scores(table: pd.DataFrame) -> Figure:
-    """Each picture's measure by task, with 95% intervals, between floor and ceiling.
+    """The measures of pictures by task, with 95% intervals, between floor and ceiling.
 
     table: the score table's rows that have an interval.
     """

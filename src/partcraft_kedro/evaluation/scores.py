@@ -109,7 +109,7 @@ def score_pictures(
     scores = score(every, load_ahead(_batches(paths), size), "generated pictures")
     table = table.join(scores)
     for bound, of_bound in (("ceiling", best), ("floor", floor)):
-        # All of them also where no picture has one.
+        # A column for each measure, also where no picture has this bound.
         measured = of_bound.reindex(columns=scores.columns.drop("found")).astype(float)
         table = table.join(measured.add_suffix(f"_{bound}"))
     return table
@@ -121,7 +121,10 @@ def _batches(paths: Sequence[Path]) -> list[Sequence[Path]]:
 
 def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> list[dict]:
     """The score table's rows: of each task, reconstruction, composition of <sources> and transfer of <parts>, every
-    measure with value, interval, ceiling and floor, None where there is none. scores: of `score_pictures`."""
+    measure with value, interval, ceiling and floor, None where there is none.
+
+    scores: of `score_pictures`, for every measure with the columns `<name>`, `<name>_ceiling` and `<name>_floor`.
+    """
     kinds = {kind: scores[scores["kind"] == kind] for kind in ("reconstruction", "composition", "transfer")}
     tasks = {"reconstruction": kinds["reconstruction"]}
     tasks |= {f"composition of {count}": rows for count, rows in kinds["composition"].groupby("source_count")}
