@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,30 @@ def elsewhere(tmp_path_factory):
     os.chdir(folder)
     yield folder
     os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """MLflow's database without a run: it takes seconds to make."""
+    from partcraft_kedro.hooks import _make_whole
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    _make_whole(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def client(tmp_path, empty_database):
+    """MLflow, with its records in a folder of this test alone."""
+    import mlflow
+
+    shutil.copy(empty_database, tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment("curves", artifact_location=(tmp_path / "artifacts").as_uri())
+    mlflow.set_experiment("curves")
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture

@@ -1,21 +1,9 @@
 import mlflow
 import pandas as pd
-import pytest
 from kedro.io import DataCatalog, MemoryDataset
 
 from partcraft_kedro.hooks import PartCraftHooks
 from partcraft_kedro.tracking import log_curve
-
-
-@pytest.fixture
-def client(tmp_path):
-    """MLflow, with its records in a folder of this test alone."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.create_experiment("curves", artifact_location=(tmp_path / "artifacts").as_uri())
-    mlflow.set_experiment("curves")
-    yield mlflow.MlflowClient()
-    mlflow.set_tracking_uri(before)
 
 
 def test_curves_are_logged_in_one_batch_and_once_a_run(client, monkeypatch):

@@ -250,10 +250,9 @@ def _print_sweep(folder: Path) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from partcraft_kedro.experiments.summary import HEADLINES, table_of_sweep
+    from partcraft_kedro.experiments.summary import table_of_headlines
 
-    found = table_of_sweep(pd.read_parquet(folder / "sweep_summary.parquet"))
-    found = found.loc[:, found.columns.isin(HEADLINES)].reset_index()
+    found = table_of_headlines(pd.read_parquet(folder / "sweep_summary.parquet"))
     headings = (Column(name, no_wrap=name == "setting") for name in found.columns)
     table = Table(*headings, title=f"{folder.name}: mean over seeds ± half the 95% interval")
     for row in found.itertuples(index=False):

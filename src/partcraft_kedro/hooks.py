@@ -24,6 +24,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from partcraft_kedro.datasets import ReadsItsOwn
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.files import write_file
 from partcraft_kedro.options import flatten, refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
@@ -59,7 +60,7 @@ class PartCraftHooks:
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        if "score_table" in pipeline.all_outputs():
+        if "score_table" in pipeline.datasets():
             _print_scores(catalog.load("score_table"), catalog)
         elif "discovery_scores" in pipeline.all_outputs():
             _print_discovery(catalog.load("discovery_scores"), catalog)
@@ -197,12 +198,11 @@ def _follow_artifacts(address: str, place: str) -> None:
 
 def _tables_of_sweeps(summary: pd.DataFrame) -> str:
     """What MLflow shows at the top of a run's page: each sweep's table, in Markdown."""
-    from partcraft_kedro.experiments.summary import HEADLINES, table_of_sweep
+    from partcraft_kedro.experiments.summary import table_of_headlines
 
     tables = []
     for name, rows in summary.groupby("sweep", sort=False):
-        table = table_of_sweep(rows)
-        table = table.loc[:, table.columns.isin(HEADLINES)].reset_index()
+        table = table_of_headlines(rows)
         lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
         text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
         tables.append(f"{text}\n\n**{name}**: mean over seeds ± half the 95% interval")
@@ -245,10 +245,10 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
         source = f"{_run_with(mlflow, adapter.parent.name).info.artifact_uri}/adapter"
         tags = {"fingerprint": fingerprint}
         version = client.create_model_version(name, source, run.info.run_id, tags).version
-    for measure, value in measured.items():
-        scored = measure.endswith((".emr.value", ".cosim.value", ".judge.value", ".shape.value"))
-        if scored or measure == "distance.frechet.value":
-            client.set_model_version_tag(name, version, measure.removesuffix(".value"), f"{value:.4f}")
+    compared = tuple(f".{measure}.value" for measure in names_with(compared=True))
+    for metric, value in measured.items():
+        if metric.endswith(compared):
+            client.set_model_version_tag(name, version, metric.removesuffix(".value"), f"{value:.4f}")
 
 
 def _print_discovery(scores: dict, catalog: DataCatalog) -> None:

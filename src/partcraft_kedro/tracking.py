@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from partcraft_kedro.evaluation.measures import names_with
+
 
 def active_mlflow() -> Any:
     """The mlflow module while a run is active, else None."""
@@ -36,10 +38,10 @@ def log_curve(history: pd.DataFrame) -> None:
 
 def log_samples(samples: pd.DataFrame, folder: Path) -> None:
     """Log pictures sampled at one step, as an image that MLflow shows over steps and beside those of other runs, and
-    their mean EMR and CoSim. samples: columns step, emr, cosim, path, relative to `folder`."""
+    their mean by every measure of codes. samples: columns step, those measures, and path, relative to `folder`."""
     if mlflow := active_mlflow():
         step = int(samples["step"].iloc[0])
-        log_step(step, {f"sample_{measure}": samples[measure].mean() for measure in ("emr", "cosim")})
+        log_step(step, {f"sample_{measure}": samples[measure].mean() for measure in names_with(of_codes=True)})
         mlflow.log_image(
             _side_by_side([Image.open(folder / path) for path in samples["path"]]), key="samples", step=step
         )

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from partcraft_kedro.evaluation.measures import nest
 from partcraft_kedro.evaluation.scores import random_others, summarise
 from partcraft_kedro.randomness import numpy_generator
 
@@ -33,7 +34,7 @@ def test_tasks_are_summed_up_apart():
     scores = pd.DataFrame(rows, columns=["kind", "source_count", "transferred", "emr", "emr_ceiling", "arrived"])
     scores = scores.assign(cosim=0.5, cosim_ceiling=np.nan)
     scores = scores.assign(**{f"{name}_floor": 0.0 for name in ("emr", "cosim", "arrived")}, arrived_ceiling=1.0)
-    tree = summarise(scores, resamples=50, seed=0)
+    tree = nest(summarise(scores, resamples=50, seed=0))
     assert tree["reconstruction"]["emr"]["value"] == pytest.approx(0.6)
     assert tree["reconstruction"].keys() == {"emr", "cosim"}
     assert {count: of["emr"]["value"] for count, of in tree["composition"].items()} == {"1": 0.1, "2": 0.2}

@@ -2,7 +2,9 @@ from math import isclose
 
 import pytest
 
+from partcraft_kedro.experiments import published
 from partcraft_kedro.experiments.published import PAPER_OPTIONS_OF, SOURCES, published_value
+from partcraft_kedro.experiments.summary import column_titles
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,10 @@ def test_numbers_stand_as_in_the_paper(dataset, method, weight, task, measure, v
 )
 def test_what_the_paper_does_not_report_is_none(dataset, method, weight, task, measure):
     assert published_value(dataset, method, weight, task, measure) is None
+
+
+def test_every_number_of_the_paper_has_a_column_beside_which_it_stands():
+    assert {key[3:] for key in published._NUMBERS} <= column_titles().keys()
 
 
 @pytest.mark.parametrize("dataset", ["cub", "dogs"])

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from partcraft_kedro.evaluation import scores
-from partcraft_kedro.evaluation.part_identity import PartIdentity
+from partcraft_kedro.evaluation import part_identity
+from partcraft_kedro.evaluation.part_identity import PartIdentity, score_identity
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.parts.predictor import PartPredictor
 
@@ -24,10 +24,10 @@ def test_parts_are_compared_with_those_of_their_own_sources(finished, vit_folder
 
     def score() -> pd.DataFrame:
         known = {"predictor": predictor, "vae": vae, "size": 128, "seed": 0}
-        return scores.score_identity(identity, table, records, data, **known)
+        return score_identity(identity, table, records, data, **known)
 
     found = score()
-    monkeypatch.setattr(scores, "BATCH", 3)
+    monkeypatch.setattr(part_identity, "BATCH", 3)
     pd.testing.assert_frame_equal(found, score(), atol=0.02)
     rebuilt = table["kind"] == "reconstruction"
     alone = table["source_count"] == 1

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import requests
 
+from partcraft_kedro.evaluation.measures import MEASURES
 from partcraft_kedro.pipeline_registry import register_pipelines
 
 STAGES = ["images", "features", "parts", "prompts", "train", "generate", "evaluate", "report"]
@@ -56,6 +57,7 @@ def test_one_row_for_each_picture(finished) -> None:
     assert all((finished.data / path).exists() for path in scores["path"])
     swapped = scores[(scores["kind"] == "composition") & (scores["source_count"] == 4)]["swapped"]
     assert all(len(set(parts)) == 3 for parts in swapped)
+    assert {name.removesuffix("_floor") for name in scores if name.endswith("_floor")} <= MEASURES.keys()
 
 
 def test_mlflow_has_flat_options_curves_and_metrics(finished) -> None:

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from partcraft_kedro.evaluation.measures import MEASURES, names_with
+
 # Background first; distinct in print and for colour-blind eyes (after Okabe & Ito).
 _COLOURS = ("#3c3c3c", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#999999")
 
@@ -74,14 +76,15 @@ def draw_variants(sheets: list[tuple[str, list[tuple[str, list[np.ndarray]]]]], 
 
 
 def draw_reconstructions(real: np.ndarray, generated: np.ndarray, scores: pd.DataFrame) -> Figure:
-    """Each original above its reconstruction, with the picture's EMR and CoSim."""
+    """Each original above its reconstruction, with the picture's scores of codes."""
     columns = len(real)
     figure = Figure(figsize=(1.5 * columns, 3.8), layout="constrained")
     axes = figure.subplots(2, columns, squeeze=False)
-    for i, row in enumerate(scores.itertuples()):
+    for i, row in enumerate(scores.to_dict("records")):
         axes[0, i].imshow(real[i])
         axes[1, i].imshow(generated[i])
-        axes[1, i].set_xlabel(f"EMR {row.emr:.2f}\nCoSim {row.cosim:.2f}", fontsize=8)
+        captions = [MEASURES[name].caption(row) for name in names_with(of_codes=True)]
+        axes[1, i].set_xlabel("\n".join(captions), fontsize=8)
     axes[0, 0].set_ylabel("original", fontsize=9)
     axes[1, 0].set_ylabel("generated", fontsize=9)
     _bare(axes)
@@ -104,11 +107,12 @@ def draw_compositions(
     columns = lent + 1 + bool(asked)
     figure = Figure(figsize=(1.7 * columns, 2.0 * len(sources)), layout="constrained")
     axes = figure.subplots(len(sources), columns, squeeze=False)
-    for r, row in enumerate(scores.itertuples()):
+    for r, row in enumerate(scores.to_dict("records")):
         labels = ["base", *(f"+ {part}" for part in swapped[r])]
         cells = [*zip(sources[r], labels, strict=True), *[None] * (lent - len(sources[r]))]
         cells += [(asked[r], "asked for")] if asked else []
-        cells.append((generated[r], f"composed, EMR {row.emr:.2f}"))
+        captions = [MEASURES[name].caption(row) for name in names_with(per_picture=True, headline=True)]
+        cells.append((generated[r], ", ".join(["composed", *captions])))
         for axis, cell in zip(axes[r], cells, strict=True):
             if cell is None:
                 axis.set_visible(False)
@@ -155,24 +159,26 @@ def draw_losses(history: pd.DataFrame) -> Figure:
 
 
 def draw_scores(table: pd.DataFrame) -> Figure:
-    """EMR, CoSim and the judge's view by task, with 95% intervals, between floor and ceiling.
+    """The measures of pictures by task, with 95% intervals, between floor and ceiling.
 
-    table: columns task, measure, value, low, high, ceiling, floor.
+    table: the score table's rows that have an interval.
     """
-    measures = list(dict.fromkeys(table["measure"]))
+    measures = [MEASURES[name] for name in dict.fromkeys(table["measure"])]
     if not measures:
         return _say("No picture could be scored: no part shows in any.")
     figure = Figure(figsize=(4 * len(measures), 3.4), layout="constrained")
     axes = figure.subplots(1, len(measures), squeeze=False)[0]
     for axis, measure in zip(axes, measures, strict=True):
-        rows = table[table["measure"] == measure].reset_index(drop=True)
+        rows = table[table["measure"] == measure.name].reset_index(drop=True)
         x = np.arange(len(rows))
         errors = np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
         axis.bar(x, rows["value"], yerr=errors, color=_COLOURS[2], capsize=3, label="generated")
         axis.scatter(x, rows["ceiling"].astype(float), marker="_", s=500, color=_COLOURS[3], label="ceiling")
         axis.scatter(x, rows["floor"].astype(float), marker="_", s=500, color=_COLOURS[5], label="floor")
         axis.set_xticks(x, rows["task"], rotation=30, ha="right", fontsize=8)
-        axis.set(title=measure, ylim=(0, 1.05))
+        axis.set_title(measure.title)
+        if measure.bounded:
+            axis.set_ylim(0, 1.05)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False, markerscale=0.4)
     return figure

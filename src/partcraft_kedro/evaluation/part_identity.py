@@ -3,18 +3,27 @@
 EMR and CoSim reuse the clusters that supervised the training. Here the clusters say only where a part is.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from tqdm import tqdm
 
 from partcraft_kedro.devices import half_precision, resolve_device
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.figures import crop_to
-from partcraft_kedro.parts.predictor import masks_of
+from partcraft_kedro.evaluation.scores import BATCH, random_others, through_vae
+from partcraft_kedro.images.decoding import load_pictures
+from partcraft_kedro.parts.predictor import PartPredictor, masks_of
 from partcraft_kedro.weights import load_image_encoder, model_fingerprint
 
 OPTION = "evaluate.part_identity"
-_BATCH = 64
+_CROPS = 64  # embedded at once
 
 
 class PartIdentity:
@@ -62,8 +71,8 @@ class PartIdentity:
         masks = masks_of(label_maps, self._labels - 1)
         shown = np.argwhere(masks.sum((2, 3)) >= self._least_patches)
         embedded = torch.full((len(pictures), self._labels, self.width), torch.nan)
-        for start in range(0, len(shown), _BATCH):
-            rows, labels = shown[start : start + _BATCH].T
+        for start in range(0, len(shown), _CROPS):
+            rows, labels = shown[start : start + _CROPS].T
             crops = [crop_to(pictures[i], masks[i, m]) for i, m in zip(rows, labels, strict=True)]
             embedded[rows, labels] = self._forward(crops)
         return embedded
@@ -75,3 +84,56 @@ class PartIdentity:
         with torch.autocast(torch.device(self.device).type, self._half, enabled=self._half is not None):
             pooled = getattr(self._network(inputs.to(self.device)), "pooler_output", None)
         return None if pooled is None else pooled.flatten(1).float().cpu()
+
+
+def score_identity(
+    identity: PartIdentity,
+    table: pd.DataFrame,
+    records: pd.DataFrame,
+    data_folder: Path,
+    *,
+    predictor: PartPredictor,
+    vae: AutoencoderKL,
+    size: int,
+    seed: int,
+) -> pd.DataFrame:
+    """`part_identity`: the mean cosine of a picture's parts, background left out, with those of their sources.
+
+    table: of `score_pictures`. Ceiling, for reconstructions: the source through the VAE and back; floor: another real
+    picture. NaN where no part shows in both.
+    """
+    others = random_others(table, records, seed)
+    rows = []
+    for start in tqdm(range(0, len(table), BATCH), desc="score part identity", unit="batch"):
+        batch = table.iloc[start : start + BATCH]
+        sources = sorted({source for row in batch["sources"] for source in row})
+        origins = np.array([_origins(row, sources, predictor.part_count) for row in batch.itertuples()])
+        real = _load([records.loc[source, "path"] for source in sources], data_folder, size)
+        embedded = identity.embed_parts(real, predictor.segment(real)[0])
+        rebuilt = (batch["kind"] == "reconstruction").to_numpy()
+        of_batch = others[start : start + BATCH]
+        has_other = np.array([other is not None for other in of_batch])
+        shown = {"": (np.ones(len(batch), bool), _load(batch["path"], data_folder, size))}
+        if has_other.any():
+            paths = [records.loc[other, "path"] for other in of_batch if other is not None]
+            shown["_floor"] = has_other, _load(paths, data_folder, size)
+        if rebuilt.any():
+            shown["_ceiling"] = rebuilt, through_vae(vae, real[origins[rebuilt, 0]])
+        scores = pd.DataFrame(np.nan, batch.index, [f"part_identity{suffix}" for suffix in ("", "_floor", "_ceiling")])
+        for suffix, (of, pictures) in shown.items():
+            cosines = identity.compare(pictures, predictor.segment(pictures)[0], embedded, origins[of])
+            scores.loc[of, f"part_identity{suffix}"] = pd.DataFrame(cosines[:, 1:]).mean(axis=1).to_numpy()
+        rows.append(scores)
+    return pd.concat(rows)
+
+
+def _origins(row: Any, sources: list[str], part_count: int) -> list[int]:
+    """For each part, background first, the place in `sources` of the picture it is from."""
+    origins = [sources.index(row.sources[0])] * (part_count + 1)
+    for source, part in zip(row.sources[1:], row.swapped, strict=True):
+        origins[part] = sources.index(source)
+    return origins
+
+
+def _load(paths: Iterable[str], data_folder: Path, size: int) -> np.ndarray:
+    return load_pictures([data_folder / path for path in paths], size)

@@ -6,7 +6,6 @@ composition of drawings the one that its world itself draws of it. Floor: anothe
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,16 +14,14 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 
 from partcraft_kedro.drawn.truth import Truth
+from partcraft_kedro.evaluation.measures import MEASURES
 from partcraft_kedro.evaluation.metrics import bootstrap, cosine_similarity, exact_matching_rate
-from partcraft_kedro.evaluation.part_identity import PartIdentity
-from partcraft_kedro.images.decoding import load_ahead, load_pictures
+from partcraft_kedro.images.decoding import load_ahead
 from partcraft_kedro.images.tensors import from_vae, to_vae
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.randomness import numpy_generator
 
 BATCH = 32
-OF_CODES = ("emr", "cosim")
-OF_TRUTH = ("judge", "arrived", "stayed", "shape")
 
 
 @torch.inference_mode()
@@ -50,7 +47,7 @@ def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[
 
 
 def score_codes(predictor: PartPredictor, codes: np.ndarray, pictures: np.ndarray) -> pd.DataFrame:
-    """EMR and CoSim of pictures against the codes they should show; columns emr, cosim, and code as found."""
+    """Pictures against the codes they should show: the measures `of_codes`, and `found`, the pictures' own codes."""
     found = predictor.predict(pictures)
     cosim = cosine_similarity(codes, found, predictor.get_centroids(codes), predictor.get_centroids(found))
     return pd.DataFrame({"emr": exact_matching_rate(codes, found), "cosim": cosim, "found": list(found)})
@@ -73,7 +70,7 @@ def score_pictures(
     records: with index `id`; truth: of drawings, None for photographs, whose compositions then have no ceiling and no
     judgement. Pictures are decoded a batch ahead and never held all at once.
     Columns: the plan's, `source_count`, `path` relative to the data folder, `found`, the picture's own code, and
-    measures × {"", _ceiling, _floor}: OF_CODES, and with a truth OF_TRUTH.
+    measures × {"", _ceiling, _floor}: those of `score_codes`, and with a truth those of `Truth.score`.
     """
     codes = np.stack(plan["code"])
     paths = [generated_folder / f"{name}.png" for name in plan["id"]]
@@ -84,7 +81,6 @@ def score_pictures(
     table = plan.assign(
         source_count=plan["sources"].map(len), path=[path.relative_to(data_folder).as_posix() for path in paths]
     )
-    measures = [*OF_CODES, *(OF_TRUTH if truth else ())]
     if truth:
         intended = [truth.intended(row, records)[0] for _, row in plan.iterrows()]
         lent = truth.lent(plan)
@@ -99,7 +95,7 @@ def score_pictures(
                 seen = truth.score([intended[row] for row in of_batch], [lent[row] for row in of_batch], pictures)
                 scores = scores.join(seen.set_index(scores.index))
             scored.append(scores)
-        return pd.concat(scored) if scored else pd.DataFrame(columns=[*measures, "found"], dtype=float)
+        return pd.concat(scored) if scored else pd.DataFrame()
 
     every = np.arange(len(plan))
     reconstructed = np.flatnonzero(plan["kind"] == "reconstruction")
@@ -110,89 +106,40 @@ def score_pictures(
         drawings = truth.draw_intended(plan.iloc[composed], records, BATCH)
         best = pd.concat([best, score(composed, drawings, "ceilings of compositions")])
     floor = score(has_other, load_ahead(_batches(others), size), "floors")
-    return (
-        table.join(score(every, load_ahead(_batches(paths), size), "generated pictures"))
-        .join(best[measures].add_suffix("_ceiling"))
-        .join(floor[measures].add_suffix("_floor"))
-    )
+    scores = score(every, load_ahead(_batches(paths), size), "generated pictures")
+    table = table.join(scores)
+    for bound, of_bound in (("ceiling", best), ("floor", floor)):
+        # A column for each measure, also where no picture has this bound.
+        measured = of_bound.reindex(columns=scores.columns.drop("found")).astype(float)
+        table = table.join(measured.add_suffix(f"_{bound}"))
+    return table
 
 
 def _batches(paths: Sequence[Path]) -> list[Sequence[Path]]:
     return [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
 
 
-def score_identity(
-    identity: PartIdentity,
-    table: pd.DataFrame,
-    records: pd.DataFrame,
-    data_folder: Path,
-    *,
-    predictor: PartPredictor,
-    vae: AutoencoderKL,
-    size: int,
-    seed: int,
-) -> pd.DataFrame:
-    """`part_identity`: the mean cosine of a picture's parts, background left out, with those of their sources.
+def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> list[dict]:
+    """The score table's rows: of each task, reconstruction, composition of <sources> and transfer of <parts>, every
+    measure with value, interval, ceiling and floor, None where there is none.
 
-    table: of `score_pictures`. Ceiling, for reconstructions: the source through the VAE and back; floor: another real
-    picture. NaN where no part shows in both.
+    scores: of `score_pictures`, for every measure with the columns `<name>`, `<name>_ceiling` and `<name>_floor`.
     """
-    others = random_others(table, records, seed)
-    rows = []
-    for start in tqdm(range(0, len(table), BATCH), desc="score part identity", unit="batch"):
-        batch = table.iloc[start : start + BATCH]
-        sources = sorted({source for row in batch["sources"] for source in row})
-        origins = np.array([_origins(row, sources, predictor.part_count) for row in batch.itertuples()])
-        real = _load([records.loc[source, "path"] for source in sources], data_folder, size)
-        embedded = identity.embed_parts(real, predictor.segment(real)[0])
-        rebuilt = (batch["kind"] == "reconstruction").to_numpy()
-        of_batch = others[start : start + BATCH]
-        has_other = np.array([other is not None for other in of_batch])
-        shown = {"": (np.ones(len(batch), bool), _load(batch["path"], data_folder, size))}
-        if has_other.any():
-            paths = [records.loc[other, "path"] for other in of_batch if other is not None]
-            shown["_floor"] = has_other, _load(paths, data_folder, size)
-        if rebuilt.any():
-            shown["_ceiling"] = rebuilt, through_vae(vae, real[origins[rebuilt, 0]])
-        scores = pd.DataFrame(np.nan, batch.index, [f"part_identity{suffix}" for suffix in ("", "_floor", "_ceiling")])
-        for suffix, (of, pictures) in shown.items():
-            cosines = identity.compare(pictures, predictor.segment(pictures)[0], embedded, origins[of])
-            scores.loc[of, f"part_identity{suffix}"] = pd.DataFrame(cosines[:, 1:]).mean(axis=1).to_numpy()
-        rows.append(scores)
-    return pd.concat(rows)
-
-
-def _origins(row: Any, sources: list[str], part_count: int) -> list[int]:
-    """For each part, background first, the place in `sources` of the picture it is from."""
-    origins = [sources.index(row.sources[0])] * (part_count + 1)
-    for source, part in zip(row.sources[1:], row.swapped, strict=True):
-        origins[part] = sources.index(source)
-    return origins
-
-
-def _load(paths: Iterable[str], data_folder: Path, size: int) -> np.ndarray:
-    return load_pictures([data_folder / path for path in paths], size)
-
-
-def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> dict:
-    """The tree of metrics.json: reconstruction, composition.<sources> and transfer.<parts>, each measure with its
-    interval, ceiling and floor."""
-    known = [name for name in (*OF_CODES, *OF_TRUTH, "part_identity") if name in scores]
-
-    def of(rows: pd.DataFrame) -> dict:
-        return {
-            measure: bootstrap(rows[measure].to_numpy(), resamples, seed)
-            | {bound: _mean_or_none(rows[f"{measure}_{bound}"]) for bound in ("ceiling", "floor")}
-            for measure in known
-            if measure not in ("arrived", "stayed") or rows[measure].notna().any()  # of what is swapped alone
-        }
-
     kinds = {kind: scores[scores["kind"] == kind] for kind in ("reconstruction", "composition", "transfer")}
-    return {
-        "reconstruction": of(kinds["reconstruction"]),
-        "composition": {str(count): of(rows) for count, rows in kinds["composition"].groupby("source_count")},
-        "transfer": {parts: of(rows) for parts, rows in kinds["transfer"].groupby("transferred", sort=False)},
-    }
+    tasks = {"reconstruction": kinds["reconstruction"]}
+    tasks |= {f"composition of {count}": rows for count, rows in kinds["composition"].groupby("source_count")}
+    tasks |= {f"transfer of {parts}": rows for parts, rows in kinds["transfer"].groupby("transferred", sort=False)}
+    return [
+        {
+            "task": task,
+            "measure": name,
+            **bootstrap(rows[name].to_numpy(), resamples, seed),
+            **{bound: _mean_or_none(rows[f"{name}_{bound}"]) for bound in ("ceiling", "floor")},
+        }
+        for task, rows in tasks.items()
+        for name, measure in MEASURES.items()
+        if name in scores and not (measure.of_swaps and rows[name].isna().all())
+    ]
 
 
 def _mean_or_none(values: pd.Series) -> float | None:

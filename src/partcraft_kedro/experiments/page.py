@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from plotly.graph_objects import Figure as PlotlyFigure
 from plotly.offline import get_plotlyjs
 
+from partcraft_kedro.evaluation.measures import names_with, title_of
 from partcraft_kedro.experiments import plots, summary
 from partcraft_kedro.experiments.published import PAPER_OPTIONS, PAPER_OPTIONS_OF, SOURCES
 
@@ -79,7 +80,7 @@ def _section(
     seeds = summary.summarise_seeds(points, scores, dataset)
     reference = summary.reference_of(points)
     comparison = summary.compare_with(points, scores, reference)
-    pictured = seeds[seeds["measure"].isin(summary.MEASURES.keys())]
+    pictured = seeds[seeds["measure"].isin(names_with(per_picture=True, compared=True))]
     stages, learning = plots.draw_stages(points, samples), plots.plot_learning(points, samples)
     return {
         "name": points["sweep"].iloc[0],
@@ -106,7 +107,7 @@ def _section(
 def _columns_by_note(seeds: pd.DataFrame) -> dict[str, str]:
     """For each note, which columns of the tables it is about."""
     noted = seeds.dropna(subset="note")
-    names = [summary.column_name(*key) for key in zip(noted["task"], noted["measure"], strict=True)]
+    names = [title_of(*key) for key in zip(noted["task"], noted["measure"], strict=True)]
     return {note: ", ".join(of.unique()) for note, of in pd.Series(names).groupby(noted["note"].array, sort=False)}
 
 

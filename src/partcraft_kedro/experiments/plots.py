@@ -18,7 +18,8 @@ from matplotlib.lines import Line2D
 from plotly.subplots import make_subplots
 
 from partcraft_kedro.evaluation.figures import part_colours
-from partcraft_kedro.experiments.summary import MEASURES, interval_of_mean
+from partcraft_kedro.evaluation.measures import MEASURES, names_with
+from partcraft_kedro.experiments.summary import interval_of_mean
 from partcraft_kedro.images.decoding import load_pictures
 
 _COLOURS = [colour for colour in part_colours(9) if colour != "#f0e442"]  # yellow is lost on white
@@ -94,10 +95,10 @@ def plot_sweep(summary: pd.DataFrame) -> go.Figure:
 
 
 def draw_learning(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
-    """EMR and CoSim of the pictures sampled while training, over steps, for each setting of one sweep, mean over seeds
-    with 95% interval; none without samples.
+    """The pictures sampled while training by every measure of codes, over steps, for each setting of one sweep, mean
+    over seeds with 95% interval; none without samples.
 
-    samples: one row a sampled picture, with the columns run_id, step, id, emr, cosim.
+    samples: one row a sampled picture, with the columns run_id, step, id, and the measures of codes.
     """
     panels = _panels_of_learning(points, samples)
     return _draw(panels) if panels else None
@@ -135,7 +136,9 @@ def draw_stages(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
         for axis, step in zip(row[1:], steps, strict=True):
             if step in of_setting.index:
                 axis.imshow(_load(of_setting.loc[step, "path"]))
-                axis.set_xlabel(f"EMR {of_setting.loc[step, 'emr']:.2f}", fontsize=8)
+                names = names_with(of_codes=True, headline=True)
+                captions = [MEASURES[name].caption(of_setting.loc[step]) for name in names]
+                axis.set_xlabel("\n".join(captions), fontsize=8)
     for axis, title in zip(axes[0], ["real picture", *(f"step {step:,}" for step in steps)], strict=True):
         axis.set_title(title, fontsize=9)
     return figure
@@ -168,7 +171,7 @@ def _for_plotly(text: str) -> str:
 def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
     """A panel for each measure of single pictures: a series for each task over a number, else one for each setting."""
     # All compositions together are for tables: a curve for each number of sources shows them better.
-    drawn = summary["measure"].isin(MEASURES.keys()) & (summary["task"] != "composition")
+    drawn = summary["measure"].isin(names_with(per_picture=True, compared=True)) & (summary["task"] != "composition")
     shown = summary[drawn & summary["mean"].notna()]
     option, tasks = shown["option"].iloc[0], shown["task"].unique()
     numbers = _positions(shown["setting"].unique())
@@ -190,7 +193,9 @@ def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
             if of.empty:  # a measure that one setting lacks
                 continue
             series.append(_series(name, of.assign(x=of[along].map(places) + shift).sort_values("x")))
-        panel = _Panel(MEASURES[measure], f"{option} (log scale)" if numbers else "", series, joined=bool(numbers))
+        panel = _Panel(
+            MEASURES[measure].title, f"{option} (log scale)" if numbers else "", series, joined=bool(numbers)
+        )
         panel.seed_shift = 0.3 * width / len(labels)
         panel.ticks = {x: _wrap(name, 16) for name, x in places.items()}
         if not numbers:
@@ -222,12 +227,12 @@ def _series(label: str, rows: pd.DataFrame) -> _Series:
 
 
 def _panels_of_learning(points: pd.DataFrame, samples: pd.DataFrame) -> list[_Panel]:
-    """A panel for EMR and one for CoSim, a series for each setting."""
+    """A panel for each measure of codes, a series for each setting."""
     shown = _sampled(points, samples)
-    keys = ["setting", "run_id", "step"]
-    trainings = shown.groupby(keys, sort=False)[["emr", "cosim"]].mean().reset_index()
+    keys, measures = ["setting", "run_id", "step"], names_with(of_codes=True)
+    trainings = shown.groupby(keys, sort=False)[measures].mean().reset_index()
     panels = []
-    for measure in ("emr", "cosim") if len(trainings) else ():
+    for measure in measures if len(trainings) else ():
         series = []
         for setting, of_setting in trainings.dropna(subset=measure).groupby("setting", sort=False):
             rows = []
@@ -237,7 +242,7 @@ def _panels_of_learning(points: pd.DataFrame, samples: pd.DataFrame) -> list[_Pa
                 row = {"x": step, "mean": values.mean(), "low": low, "high": high, "published": np.nan}
                 rows.append(row | {"values": values.tolist(), "run_ids": of_step["run_id"].tolist()})
             series.append(_series(setting, pd.DataFrame(rows)))
-        title = f"{MEASURES[measure]} of sampled pictures"
+        title = f"{MEASURES[measure].title} of sampled pictures"
         panels.append(_Panel(title, "training step", series, joined=True, band=True))
     return panels
 

@@ -5,38 +5,29 @@ method, attention_weight (λ_attn), steps, run_id, adapter_version; and `scores`
 run_id, task, measure, value, ceiling, floor, n, note.
 """
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from partcraft_kedro.evaluation.measures import MEASURES, names_with, title_of
 from partcraft_kedro.experiments.published import PAPER_WEIGHT, published_value
-
-MEASURES = {"emr": "EMR", "cosim": "CoSim", "judge": "judge", "shape": "shape", "part_identity": "part identity"}
-"""What is measured on each picture, and its name for people."""
-
-COLUMNS = {
-    **{("reconstruction", measure): f"reconstruction {name}" for measure, name in MEASURES.items()},
-    ("fid", "frechet"): "FID",
-    ("distance", "frechet"): "Fréchet distance",
-    **{("composition", measure): f"composition {name}" for measure, name in MEASURES.items()},
-    **{
-        (f"composition of {count}", measure): f"composition of {count} {name}"
-        for measure, name in MEASURES.items()
-        for count in range(1, 5)
-    },
-}
-"""The columns of tables for people, by task and measure."""
-
-HEADLINES = ("seeds", "reconstruction EMR", "composition EMR", "FID", "Fréchet distance")
-"""The columns for where there is little room."""
 
 # Options whose values the paper reports numbers for.
 _PAPER_VARIES = {"train.method", "train.attention_weight"}
 
 
-def column_name(task: str, measure: str) -> str:
-    """What a number is called in tables for people."""
-    return COLUMNS.get((task, measure), f"{task} {measure}")
+def column_titles() -> dict[tuple[str, str], str]:
+    """The columns of tables for people in their order, by task and measure."""
+    of_pictures, of_sets = (names_with(compared=True, per_picture=per_picture) for per_picture in (True, False))
+    keys = [
+        *product(["reconstruction"], of_pictures),
+        *product(["fid", "distance"], of_sets),
+        *product(["composition"], of_pictures),
+        *((f"composition of {count}", name) for name in of_pictures for count in range(1, 5)),
+    ]
+    return {key: title_of(*key) for key in keys}
 
 
 def interval_of_mean(values: np.ndarray) -> tuple[float, float]:
@@ -131,7 +122,7 @@ def table_of_sweep(summary: pd.DataFrame) -> pd.DataFrame:
     source. summary: rows of one sweep.
     """
     table = pd.DataFrame({"seeds": summary.groupby("setting", sort=False)["seeds"].max()})
-    for (task, measure), name in COLUMNS.items():
+    for (task, measure), name in column_titles().items():
         rows = summary[(summary["task"] == task) & (summary["measure"] == measure)].set_index("setting")
         if rows["mean"].notna().any():
             table[name] = _show(rows["mean"], rows["low"])
@@ -140,11 +131,22 @@ def table_of_sweep(summary: pd.DataFrame) -> pd.DataFrame:
     return table.fillna("–")
 
 
+def table_of_headlines(summary: pd.DataFrame) -> pd.DataFrame:
+    """`table_of_sweep` for where there is little room: the headline measures alone, the setting a column too."""
+    kept = [
+        title
+        for (task, name), title in column_titles().items()
+        if MEASURES[name].headline and not task.startswith("composition of")
+    ]
+    table = table_of_sweep(summary)
+    return table.loc[:, table.columns.isin(["seeds", *kept])].reset_index()
+
+
 def table_of_differences(comparison: pd.DataFrame) -> pd.DataFrame:
     """The result of `compare_with` for people: a row a setting, a column a measure, `difference ± half the interval's
     width`, with a star where the interval excludes zero."""
     table = pd.DataFrame(index=pd.Index(comparison["setting"].unique(), name="setting"))
-    for (task, measure), name in COLUMNS.items():
+    for (task, measure), name in column_titles().items():
         rows = comparison[(comparison["task"] == task) & (comparison["measure"] == measure)].set_index("setting")
         if len(rows):
             stars = rows["excludes_zero"].map({True: " *", False: ""})
@@ -158,7 +160,7 @@ def table_of_points(points: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     for (task, measure), rows in scores.groupby(["task", "measure"], sort=False):
         values = points["run_id"].map(rows.set_index("run_id")["value"])
         if values.notna().any():
-            table[column_name(task, measure)] = values
+            table[title_of(task, measure)] = values
     return table
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from partcraft_kedro.evaluation.measures import nest, tabulate
 from partcraft_kedro.files import read_file
 from partcraft_kedro.options import BaseModelOptions, EvaluateOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
@@ -24,7 +25,8 @@ def score_pictures(
     evaluate: EvaluateOptions,
     stages: Stages,
 ) -> tuple[pd.DataFrame, dict]:
-    """Score every generated picture, with ceiling and floor; returns the rows and the summary."""
+    """Score every generated picture, with ceiling and floor; returns a row for each picture, and under `scores` the
+    score table's rows."""
     scored = stages.run(
         SCORING,
         {
@@ -44,8 +46,17 @@ def score_pictures(
     return scored.table("scores"), summary
 
 
-def collect_metrics(discovery_scores: dict, generation_scores: dict, training_losses: pd.DataFrame) -> dict:
-    """Everything that was measured, in one tree."""
-    last = training_losses.iloc[-1]
+def collect_scores(
+    discovery_scores: dict, generation_scores: dict, training_losses: pd.DataFrame
+) -> tuple[pd.DataFrame, dict]:
+    """Everything that was measured: the score table, and one tree, which also has what is no number."""
+    last, generated = training_losses.iloc[-1], generation_scores["scores"]
     attention = {"inside": float(last["attention_inside"]), "loss": float(last["loss_attention"])}
-    return {"discovery": discovery_scores, **generation_scores, "attention": attention}
+    table = tabulate([*_rows("discovery", discovery_scores), *generated, *_rows("attention", attention)])
+    absent = {"entries_absent_in_both": generation_scores["entries_absent_in_both"]}
+    return table, {"discovery": discovery_scores, **nest(generated), **absent, "attention": attention}
+
+
+def _rows(task: str, scores: dict) -> list[dict]:
+    values = {name: value for name, value in scores.items() if isinstance(value, float)}
+    return [{"task": task, "measure": name, "value": value} for name, value in values.items()]

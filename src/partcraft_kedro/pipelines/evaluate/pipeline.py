@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from partcraft_kedro.pipelines.evaluate.nodes import collect_metrics, score_pictures
+from partcraft_kedro.pipelines.evaluate.nodes import collect_scores, score_pictures
 
 
 def create_pipeline() -> Pipeline:
@@ -25,10 +25,10 @@ def create_pipeline() -> Pipeline:
                 name="score_pictures",
             ),
             Node(
-                collect_metrics,
+                collect_scores,
                 ["discovery_scores", "generation_scores", "training_losses"],
-                "metrics",
-                name="collect_metrics",
+                ["score_table", "metrics"],
+                name="collect_scores",
             ),
         ],
         tags="evaluate",

@@ -7,7 +7,7 @@ import pandas as pd
 
 from partcraft_kedro.drawn.truth import Truth
 from partcraft_kedro.evaluation import distances, metrics, scores
-from partcraft_kedro.evaluation.part_identity import PartIdentity
+from partcraft_kedro.evaluation.part_identity import PartIdentity, score_identity
 from partcraft_kedro.files import write_file, write_json
 from partcraft_kedro.model.base import load_base, picture_size
 from partcraft_kedro.options import BaseModelOptions, EvaluateOptions, FeaturesOptions
@@ -57,7 +57,7 @@ def scoring(
             device=base.device,
         )
         known = {"predictor": predictor, "vae": pipeline.vae, "size": size, "seed": evaluate.seed}
-        rows = rows.join(scores.score_identity(identity, rows, records.set_index("id"), root, **known))
+        rows = rows.join(score_identity(identity, rows, records.set_index("id"), root, **known))
     result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
     reconstructed = rows[rows["kind"] == "reconstruction"]
     embedders = {
@@ -68,9 +68,10 @@ def scoring(
     if evaluate.inception:
         embedders["fid"] = distances.inception_embedder(evaluate.inception, base.device)
     real, made = ([root / path for path in table["path"]] for table in (records, reconstructed))
-    for name, embedder in embedders.items():
+    for task, embedder in embedders.items():
         embedded = [distances.embed_pictures(embedder, paths, size) for paths in (real, made)]
-        result[name] = distances.compare(*embedded, features=embedder.name, reference="all real pictures")
-    result["entries_absent_in_both"] = metrics.both_absent(np.stack(rows["code"]), np.stack(rows["found"]))
+        compared = distances.compare(*embedded, features=embedder.name, reference="all real pictures")
+        result += [{"task": task, "measure": measure, **of} for measure, of in compared.items()]
+    absent = metrics.both_absent(np.stack(rows["code"]), np.stack(rows["found"]))
     write_file(place.folder / "scores.parquet", rows.to_parquet)
-    write_json(place.folder / "summary.json", result)
+    write_json(place.folder / "summary.json", {"scores": result, "entries_absent_in_both": absent})

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from plotly.graph_objects import Figure as PlotlyFigure
 
+from partcraft_kedro.evaluation.measures import SCORE_COLUMNS, names_with
 from partcraft_kedro.experiments import page, plots, summary
 from partcraft_kedro.stages import Stages
 from partcraft_kedro.sweeps.book import Book
@@ -12,8 +13,8 @@ _POINT = [
     *("sweep", "point", "setting", "option", "seed", "method", "attention_weight", "steps"),
     *("run_id", "adapter_version"),
 ]
-_SCORE = ["run_id", "task", "measure", "value", "low", "high", "ceiling", "floor", "n", "note"]
-_SAMPLE = ["run_id", "step", "id", "emr", "cosim", "path", "source_path"]
+_SCORE = ["run_id", *SCORE_COLUMNS]
+_SAMPLE = ["run_id", "step", "id", *names_with(of_codes=True), "path", "source_path"]
 
 
 def collect_points(stages: Stages) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:

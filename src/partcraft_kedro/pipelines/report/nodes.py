@@ -79,29 +79,6 @@ def draw_losses(training_losses: pd.DataFrame) -> Figure:
     return figures.draw_losses(training_losses)
 
 
-def tabulate_scores(metrics: dict) -> pd.DataFrame:
-    """One row for each task and measure: value, 95% interval, ceiling, floor, number of pictures, a note if there is
-    one, such as why there is no value."""
-    rows = []
-    for measure, value in metrics["discovery"].items():
-        if isinstance(value, float):
-            rows.append({"task": "discovery", "measure": measure, "value": value})
-    tasks = {"reconstruction": metrics["reconstruction"]}
-    tasks |= {f"composition of {n}": of for n, of in metrics["composition"].items()}
-    tasks |= {f"transfer of {parts}": of for parts, of in metrics["transfer"].items()}
-    for task, measures in tasks.items():
-        rows += [{"task": task, "measure": measure, **scores} for measure, scores in measures.items()]
-    for task in ("distance", "fid"):
-        for measure, scores in metrics.get(task, {}).items():
-            row = {"task": task, "measure": measure, "value": scores["value"], "n": scores["n"]}
-            rows.append(row | {"note": scores["note"]})
-    for measure, value in metrics["attention"].items():
-        rows.append({"task": "attention", "measure": measure, "value": value})
-    numbers = ["value", "low", "high", "ceiling", "floor", "n"]
-    table = pd.DataFrame(rows, columns=["task", "measure", *numbers, "note"])
-    return table.astype(dict.fromkeys(numbers, float) | {"note": "string"})
-
-
 def draw_scores(score_table: pd.DataFrame) -> Figure:
     """The scores between floor and ceiling."""
     return figures.draw_scores(score_table[score_table["low"].notna()])

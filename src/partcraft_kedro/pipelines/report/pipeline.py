@@ -23,7 +23,6 @@ def create_pipeline() -> Pipeline:
             ),
             Node(nodes.draw_transfers, ["scores", "records", *options], "transfers_figure", name="draw_transfers"),
             Node(nodes.draw_losses, "training_losses", "losses_figure", name="draw_losses"),
-            Node(nodes.tabulate_scores, "metrics", "score_table", name="tabulate_scores"),
             Node(nodes.draw_scores, "score_table", "scores_figure", name="draw_scores"),
         ],
         tags="report",

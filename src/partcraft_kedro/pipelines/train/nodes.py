@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from partcraft_kedro import tracking
+from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.files import read_file
 from partcraft_kedro.options import BaseModelOptions, GenerateOptions, TrainOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
@@ -13,7 +14,6 @@ from partcraft_kedro.stages import Stage, StageRef, Stages
 _WORK = "partcraft_kedro.pipelines.train.work"
 CACHING = Stage("latents", "05_model_input", version=2, work=f"{_WORK}.caching")
 TRAINING = Stage("training", "06_models", version=6, work=f"{_WORK}.training")
-_SAMPLE = ["step", "id", "emr", "cosim", "path", "source_path"]
 
 
 def cache_latents(records: pd.DataFrame, base: BaseModelOptions, stages: Stages) -> StageRef:
@@ -34,7 +34,8 @@ def train_adapter(
     stages: Stages,
 ) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Train, or go on, or find it done; returns the adapter's folder, the losses, and a table of the pictures sampled
-    on the way, always of the same prompts and noise: step, id, path, emr, cosim, and source_path, the real picture."""
+    on the way, always of the same prompts and noise: step, id, the measures of codes, path, and
+    source_path, the real picture."""
     log_samples = partial(tracking.log_samples, folder=stages.root)
     trained = stages.run(
         TRAINING,
@@ -56,5 +57,7 @@ def train_adapter(
         tracking.log_curve(losses)
         for of_step in samples:
             log_samples(of_step)
-    none = pd.DataFrame(columns=_SAMPLE)  # where memory held not one
+    none = pd.DataFrame(
+        columns=["step", "id", *names_with(of_codes=True), "path", "source_path"]
+    )  # where memory held not one
     return trained.folder / "adapter", losses, pd.concat(samples or [none])

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
+from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.evaluation.scores import score_codes
 from partcraft_kedro.files import read_file, write_file, write_folder
 from partcraft_kedro.generation.sampling import sample_pictures, to_images
@@ -80,7 +81,7 @@ def training(
         for path, image in zip(paths, images, strict=True):
             write_file(path, image.save)
         scores = score_codes(predictor, np.stack(shown["code"]), np.stack([np.asarray(image) for image in images]))
-        table = pd.DataFrame({"step": step, "id": shown["id"].to_numpy(), **scores[["emr", "cosim"]]})
+        table = pd.DataFrame({"step": step, "id": shown["id"].to_numpy(), **scores[names_with(of_codes=True)]})
         table["path"] = [path.relative_to(root).as_posix() for path in paths]
         table["source_path"] = real.to_numpy()
         write_file(at_step.with_suffix(".parquet"), table.to_parquet)
