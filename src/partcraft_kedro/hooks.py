@@ -26,7 +26,7 @@ from partcraft_kedro.datasets import ReadsItsOwn
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.files import write_file
-from partcraft_kedro.options import flatten, refuse_unknown_groups
+from partcraft_kedro.options import GROUPS, flatten, refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
 from partcraft_kedro.weights import resolve_base
 
@@ -51,7 +51,8 @@ class PartCraftHooks:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         options = catalog.load("parameters")
         refuse_unknown_groups(options)
-        flat = flatten(options)
+        # Kedro fills in the defaults of the groups that the pipeline needs, and of no others.
+        flat = flatten({name: GROUPS[name].model_validate(group) for name, group in options.items()})
         _do_without_hub(str(flat[name]) for name in ("base.model", "features.model", "evaluate.part_identity"))
         if "params:base" in pipeline.inputs():  # hours may pass before it is loaded
             resolve_base(options["base"].model)
