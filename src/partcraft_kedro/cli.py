@@ -245,21 +245,6 @@ def _seeds(context: click.Context, parameter: click.Parameter, given: str | None
     return [int(seed) for seed in seeds]
 
 
-def _print_sweep(folder: Path) -> None:
-    import pandas as pd
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    from partcraft_kedro.experiments.summary import table_of_headlines
-
-    found = table_of_headlines(pd.read_parquet(folder / "sweep_summary.parquet"))
-    headings = (Column(name, no_wrap=name == "setting") for name in found.columns)
-    table = Table(*headings, title=f"{folder.name}: mean over seeds ± half the 95% interval")
-    for row in found.itertuples(index=False):
-        table.add_row(*map(str, row))
-    Console().print(table)
-
-
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def new(folder: Path) -> None:
@@ -288,6 +273,7 @@ def sweep(
     Points that are done are not run again: a sweep that was killed, or had points that failed, goes on by the same
     command. Every point is a child of one MLflow run.
     """
+    from partcraft_kedro.console import print_sweep
     from partcraft_kedro.sweeps.plan import plan_sweep
     from partcraft_kedro.sweeps.run import run_sweep
 
@@ -304,7 +290,7 @@ def sweep(
         except UserError as error:  # the next sweep does not depend on this one
             failures.append(str(error))
             continue
-        _print_sweep(folder)
+        print_sweep(folder)
         click.echo(f"Tables, figures, and the run behind each number: {folder / 'experiments.html'}")
     if failures:
         raise UserError(" ".join(failures))

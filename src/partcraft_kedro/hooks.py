@@ -22,6 +22,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from partcraft_kedro.console import print_discovery, print_scores
 from partcraft_kedro.datasets import ReadsItsOwn
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.measures import names_with
@@ -62,9 +63,9 @@ class PartCraftHooks:
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         if "score_table" in pipeline.datasets():
-            _print_scores(catalog.load("score_table"), catalog)
+            print_scores(catalog.load("score_table"), catalog)
         elif "discovery_scores" in pipeline.all_outputs():
-            _print_discovery(catalog.load("discovery_scores"), catalog)
+            print_discovery(catalog.load("discovery_scores"), catalog)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
@@ -250,48 +251,3 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
     for metric, value in measured.items():
         if metric.endswith(compared):
             client.set_model_version_tag(name, version, metric.removesuffix(".value"), f"{value:.4f}")
-
-
-def _print_discovery(scores: dict, catalog: DataCatalog) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("measure", "value", title="PartCraft: the discovered parts")
-    for measure, value in scores.items():
-        if isinstance(value, float):
-            table.add_row(measure, f"{value:.3f}")
-    console = Console()
-    console.print(table)
-    for name in ("part_maps_figure", "variants_figure", "part_names"):
-        console.print(f"{name}: {catalog.get(name)._get_load_path()}", soft_wrap=True)
-
-
-def _print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    # Where it is narrow a long task is broken, never a number.
-    table = Table("task", Column("measure", no_wrap=True), title="PartCraft: what was measured")
-    for heading in ("value", "95% interval", "ceiling", "floor", "n"):
-        table.add_column(heading, justify="right", no_wrap=True)
-
-    def number(value: float, digits: int = 3) -> str:
-        return "" if pd.isna(value) else f"{value:.{digits}f}"
-
-    previous = None
-    for row in scores.itertuples():
-        if previous not in (None, row.task):
-            table.add_section()
-        interval = "" if pd.isna(row.low) else f"{row.low:.3f}–{row.high:.3f}"
-        name = row.task if row.task != previous else ""
-        table.add_row(
-            name, row.measure, number(row.value), interval, number(row.ceiling), number(row.floor), number(row.n, 0)
-        )
-        previous = row.task
-    console = Console()
-    console.print(table)
-    for row in scores[scores["note"].notna()].itertuples():
-        console.print(f"{row.task}, {row.measure}: {row.note}", soft_wrap=True)
-    folder = Path(str(catalog.get("score_table")._get_load_path())).parent
-    console.print(f"Pictures and tables: {folder}", soft_wrap=True)
-    console.print("Look at the pipeline with `make viz`, compare runs with `make mlflow`.")

@@ -1,0 +1,61 @@
+"""What a run tells at its end, on the terminal."""
+
+from pathlib import Path
+
+import pandas as pd
+from kedro.io import DataCatalog
+from rich.console import Console
+from rich.table import Column, Table
+
+from partcraft_kedro.experiments.summary import table_of_headlines
+
+
+def print_discovery(scores: dict, catalog: DataCatalog) -> None:
+    """The numbers among the scores, and where figures and names of parts are."""
+    table = Table("measure", "value", title="PartCraft: the discovered parts")
+    for measure, value in scores.items():
+        if isinstance(value, float):
+            table.add_row(measure, f"{value:.3f}")
+    console = Console()
+    console.print(table)
+    for name in ("part_maps_figure", "variants_figure", "part_names"):
+        console.print(f"{name}: {catalog.get(name)._get_load_path()}", soft_wrap=True)
+
+
+def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
+    """The score table, why a value is missing, and where the pictures are."""
+    # Where it is narrow a long task is broken, never a number.
+    table = Table("task", Column("measure", no_wrap=True), title="PartCraft: what was measured")
+    for heading in ("value", "95% interval", "ceiling", "floor", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+
+    def number(value: float, digits: int = 3) -> str:
+        return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+    previous = None
+    for row in scores.itertuples():
+        if previous not in (None, row.task):
+            table.add_section()
+        interval = "" if pd.isna(row.low) else f"{row.low:.3f}–{row.high:.3f}"
+        name = row.task if row.task != previous else ""
+        table.add_row(
+            name, row.measure, number(row.value), interval, number(row.ceiling), number(row.floor), number(row.n, 0)
+        )
+        previous = row.task
+    console = Console()
+    console.print(table)
+    for row in scores[scores["note"].notna()].itertuples():
+        console.print(f"{row.task}, {row.measure}: {row.note}", soft_wrap=True)
+    folder = Path(str(catalog.get("score_table")._get_load_path())).parent
+    console.print(f"Pictures and tables: {folder}", soft_wrap=True)
+    console.print("Look at the pipeline with `make viz`, compare runs with `make mlflow`.")
+
+
+def print_sweep(folder: Path) -> None:
+    """The headlines of the sweep that lies in a folder."""
+    found = table_of_headlines(pd.read_parquet(folder / "sweep_summary.parquet"))
+    headings = (Column(name, no_wrap=name == "setting") for name in found.columns)
+    table = Table(*headings, title=f"{folder.name}: mean over seeds ± half the 95% interval")
+    for row in found.itertuples(index=False):
+        table.add_row(*map(str, row))
+    Console().print(table)
