@@ -50,9 +50,9 @@ def one_pass(folder: Path) -> None:
 
 def three_tiers(folder: Path, discovery: str) -> None:
     from partcraft_kedro.features.shards import FeatureShards
-    from partcraft_kedro.parts.discovery import discover_parts
+    from partcraft_kedro.parts.discovery import fit_part_predictor
 
-    predictor = discover_parts(
+    predictor = fit_part_predictor(
         FeatureShards(folder), discovery=discovery, parts=PARTS, variants=VARIANTS, n_init=STARTS,
         max_iter=ITERATIONS, min_patches=2, seed=0, extractor={},
     )  # fmt: skip

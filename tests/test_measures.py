@@ -10,10 +10,10 @@ from kedro.io import DataCatalog, MemoryDataset, Version
 from PIL import Image
 
 from partcraft_kedro.datasets import FolderDataset
-from partcraft_kedro.evaluation.figures import draw_reconstructions, draw_scores
+from partcraft_kedro.evaluation.figures import reconstructions_figure, scores_figure
 from partcraft_kedro.evaluation.measures import MEASURES, Measure, nest, tabulate, title_of
 from partcraft_kedro.evaluation.scores import summarise
-from partcraft_kedro.experiments.plots import draw_learning, draw_sweep
+from partcraft_kedro.experiments.plots import learning_figure, sweep_figure
 from partcraft_kedro.experiments.summary import (
     column_titles,
     compare_with,
@@ -76,7 +76,7 @@ def test_a_new_measure_is_tabulated_drawn_compared_and_registered(new, client, t
     assert ours["value"].to_dict() == {"reconstruction": 3, "composition of 2": 30, "transfer of tail": 30}
     assert ours["ceiling"].eq(10).all() and ours["floor"].isna().all() and ours["n"].tolist() == [2, 1, 1]
 
-    figure = draw_scores(table)
+    figure = scores_figure(table)
     emr, sharpness = figure.axes
     assert (emr.get_title(), sharpness.get_title()) == ("EMR", "sharpness of edges")
     assert emr.get_ylim() == (0, 1.05) and sharpness.get_ylim()[1] > 30
@@ -92,7 +92,7 @@ def test_a_new_measure_is_tabulated_drawn_compared_and_registered(new, client, t
     differences = table_of_differences(compare_with(points, scores, "2"))
     assert differences.loc["4", "reconstruction sharpness of edges"] == "+0.000"
     assert table_of_points(points, scores)["transfer of tail sharpness of edges"].tolist() == [30, 30]
-    assert [axis.get_title() for axis in draw_sweep(summary).axes] == ["EMR", "sharpness of edges"]
+    assert [axis.get_title() for axis in sweep_figure(summary).axes] == ["EMR", "sharpness of edges"]
 
     tags = registered(client, tmp_path, nest(rows))
     assert {name: value for name, value in tags.items() if "sharpness" in name} == {
@@ -141,12 +141,12 @@ def test_a_new_measure_of_codes_is_shown_of_pictures_sampled_while_training(new,
     assert client.get_run(run.info.run_id).data.metrics["sample_sharpness"] == pytest.approx(0.3)
 
     points = pd.DataFrame({"setting": ["2"], "seed": 0, "run_id": "r"})
-    figure = draw_learning(points, samples.assign(run_id="r"))
+    figure = learning_figure(points, samples.assign(run_id="r"))
     titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
     assert titles == [f"{title} of sampled pictures" for title in ("EMR", "CoSim", "sharpness of edges")]
 
     blank = np.zeros((2, 8, 8, 3), np.uint8)
-    captions = [axis.get_xlabel() for axis in draw_reconstructions(blank, blank, samples).axes[2:]]
+    captions = [axis.get_xlabel() for axis in reconstructions_figure(blank, blank, samples).axes[2:]]
     assert captions == [f"EMR 0.50\nCoSim 0.50\nsharpness of edges {value}" for value in ("0.20", "0.40")]
 
 

@@ -24,14 +24,14 @@ from PIL import Image
 
 from partcraft_kedro.drawn.dataset import draw_dataset
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.evaluation.figures import draw_scores
+from partcraft_kedro.evaluation.figures import scores_figure
 from partcraft_kedro.evaluation.scores import random_others
-from partcraft_kedro.images.contact_sheet import draw_contact_sheet
+from partcraft_kedro.images.contact_sheet import contact_sheet_figure
 from partcraft_kedro.images.decoding import load_picture, load_pictures
 from partcraft_kedro.images.readers import read_folder, read_sims4
-from partcraft_kedro.images.records import check_pictures, hash_pictures
+from partcraft_kedro.images.records import examine_pictures, hash_pictures
 from partcraft_kedro.options import GROUPS
-from partcraft_kedro.parts.discovery import discover_parts
+from partcraft_kedro.parts.discovery import fit_part_predictor
 from partcraft_kedro.parts.names import read_names
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.pipelines.features.nodes import extract_features
@@ -203,7 +203,7 @@ def test_a_phone_s_200_megapixels_are_decoded_smaller(tmp_path) -> None:
     exif[0x0112] = 6
     Image.new("L", (16320, 12240), GREY).save(tmp_path / "a.jpg", exif=exif)
     records = read_folder(tmp_path, test_fraction=0, seed=0).assign(sha256="")
-    kept, _ = check_pictures(records, tmp_path, worst=0.01)
+    kept, _ = examine_pictures(records, tmp_path, worst=0.01)
     assert kept[["width", "height"]].to_numpy().tolist() == [[12240, 16320]]
     assert np.abs(load_picture(tmp_path / "a.jpg", 8).astype(int) - GREY).max() <= 2
 
@@ -334,14 +334,14 @@ def test_a_small_folder_may_lose_a_few(tmp_path, broken: int) -> None:
         (tmp_path / f"{i:02d}.png").write_bytes(b"broken")
     records = read_folder(tmp_path, test_fraction=0, seed=0)
     records["sha256"] = hash_pictures(records, tmp_path)
-    kept, quarantine = check_pictures(records, tmp_path, worst=0.01)
+    kept, quarantine = examine_pictures(records, tmp_path, worst=0.01)
     assert len(kept) == 12 - broken and len(quarantine) == broken
     with pytest.raises(UserError, match=rf"{broken} of 12 pictures are broken, more than .*max_broken_share=0 "):
-        check_pictures(records, tmp_path, worst=0)
+        examine_pictures(records, tmp_path, worst=0)
     (tmp_path / "11.png").unlink()
     if broken == 5:
         with pytest.raises(UserError, match="6 of 12 pictures are broken"):
-            check_pictures(records, tmp_path, worst=0.01)
+            examine_pictures(records, tmp_path, worst=0.01)
 
 
 def test_when_no_picture_is_whole_the_run_stops_whatever_the_share(tmp_path) -> None:
@@ -349,7 +349,7 @@ def test_when_no_picture_is_whole_the_run_stops_whatever_the_share(tmp_path) -> 
     (tmp_path / "b.heic").write_bytes(b"HEIC")
     records = read_folder(tmp_path, test_fraction=0, seed=0).assign(sha256="")
     with pytest.raises(UserError, match=r"2 of 2 pictures are broken; the first: Picture .*a\.png is missing"):
-        check_pictures(records, tmp_path, worst=1)
+        examine_pictures(records, tmp_path, worst=1)
 
 
 def test_a_contact_sheet_shows_every_name_as_it_is(tmp_path) -> None:
@@ -359,7 +359,7 @@ def test_a_contact_sheet_shows_every_name_as_it_is(tmp_path) -> None:
         picture(tmp_path / f"{i}.png")
         rows.append({"path": f"{i}.png", "class_name": name, "split": "train", "duplicate_of": None})
     quarantine = pd.DataFrame({"reason": [r"Picture /$a$/$\x{.png cannot be decoded.", f"Picture /{'y' * 300}."]})
-    figure = draw_contact_sheet(pd.DataFrame(rows), quarantine, tmp_path)
+    figure = contact_sheet_figure(pd.DataFrame(rows), quarantine, tmp_path)
     figure.savefig(tmp_path / "sheet.png")
     shown = [axes.get_title() for axes in figure.axes]
     assert shown[:2] == names[:2] and shown[3] == names[3] and shown[5] == "x" * 23 + "…" and shown[6] == "two lines"
@@ -503,7 +503,7 @@ def test_parts_of_one_picture(discovery: str, parts: int, variants: int) -> None
     torch.manual_seed(0)
     features = torch.randn(1, 16, 5)
     settings = {"n_init": 1, "max_iter": 3, "min_patches": 1, "seed": 0, "extractor": {}}
-    predictor = discover_parts([features], discovery=discovery, parts=parts, variants=variants, **settings)
+    predictor = fit_part_predictor([features], discovery=discovery, parts=parts, variants=variants, **settings)
     assert 1 <= predictor.part_count <= min(parts, 16)
     codes, _ = predictor.codes_of(features, predictor.label_maps(features))
     assert codes.shape == (1, predictor.part_count + 1)
@@ -515,7 +515,7 @@ def test_where_all_pictures_are_sources_there_is_no_floor() -> None:
 
 
 def test_no_score_at_all_is_a_figure_that_says_so(tmp_path) -> None:
-    figure = draw_scores(pd.DataFrame(columns=["task", "measure", "value", "low", "high", "ceiling", "floor"]))
+    figure = scores_figure(pd.DataFrame(columns=["task", "measure", "value", "low", "high", "ceiling", "floor"]))
     assert "No picture could be scored" in figure.texts[0].get_text()
 
 
@@ -652,6 +652,6 @@ def test_a_damaged_table_of_the_catalog_is_told_and_made_again(command) -> None:
     for table in tables:
         whole = table.read_bytes()
         table.write_bytes(whole[: len(whole) // 2])
-        assert table.name in one_sentence(run("--nodes=draw_contact_sheet"))
-        assert run("--nodes=check_pictures").exit_code == 0
+        assert table.name in one_sentence(run("--nodes=contact_sheet_figure"))
+        assert run("--nodes=examine_pictures").exit_code == 0
         assert table.read_bytes() == whole

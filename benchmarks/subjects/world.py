@@ -16,7 +16,7 @@ from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
-from partcraft_kedro.parts.discovery import discover_parts
+from partcraft_kedro.parts.discovery import fit_part_predictor
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.training.cache import TrainingCache, write_latents
 
@@ -50,7 +50,7 @@ def make_world() -> Iterator[World]:
         paths = [folder / path for path in records["path"]]
         extractor = FeatureExtractor("tiny")
         write_shards(extractor, paths, folder / "features", batch_size=32, shard_size=64, workers=0)
-        predictor = discover_parts(
+        predictor = fit_part_predictor(
             FeatureShards(folder / "features"), discovery="plain", parts=PARTS, variants=VARIANTS, n_init=2,
             max_iter=30, min_patches=2, seed=0, extractor={"model": "tiny"},
         )  # fmt: skip

@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from partcraft_kedro.evaluation.figures import crop_to, draw_compositions, draw_transfers, draw_variants
+from partcraft_kedro.evaluation.figures import compositions_figure, transfers_figure
+from partcraft_kedro.images.crops import crop_to
+from partcraft_kedro.parts.figures import variants_figure
 
 
 def mask_of(*patches):
@@ -37,7 +39,7 @@ def test_a_crop_is_around_its_part_whatever_the_grid():
 def test_a_sheet_shows_every_crop_and_name():
     black = np.zeros((3, 3, 3), np.uint8)
     sheets = [("1 head", [("[1,7]", [black] * 2), ("[1,0]", [black])]), ("2 tail", [("[2,3]", [black] * 3)])]
-    head, tail = draw_variants(sheets, 3).axes
+    head, tail = variants_figure(sheets, 3).axes
     assert [axis.get_title() for axis in (head, tail)] == ["1 head", "2 tail"]
     assert [label.get_text() for label in head.get_yticklabels()] == ["[1,7]", "[1,0]"]
     shown = [(axis.images[0].get_array()[44::92, 44::92, 0] == 0).tolist() for axis in (head, tail)]
@@ -45,7 +47,7 @@ def test_a_sheet_shows_every_crop_and_name():
 
 
 def test_without_compositions_the_figure_says_so():
-    figure = draw_compositions([], [], None, np.empty((0, 8, 8, 3), np.uint8), pd.DataFrame(columns=["emr"]))
+    figure = compositions_figure([], [], None, np.empty((0, 8, 8, 3), np.uint8), pd.DataFrame(columns=["emr"]))
     assert "No compositions" in figure.texts[0].get_text()
 
 
@@ -64,7 +66,7 @@ def test_compositions_stand_beside_their_sources_and_what_was_asked_for(known):
     sources, made = [[grey(1), grey(2)], [grey(3), grey(4), grey(5)]], np.stack([grey(6), grey(7)])
     asked = [grey(8), grey(9)] if known else None
     scores = pd.DataFrame({"emr": [0.5, 1.0]})
-    figure = draw_compositions(sources, [["head"], ["tail", "$x$"]], asked, made, scores)
+    figure = compositions_figure(sources, [["head"], ["tail", "$x$"]], asked, made, scores)
     expected = [[1, 2, None, 8, 6], [3, 4, 5, 9, 7]] if known else [[1, 2, None, 6], [3, 4, 5, 7]]
     assert shown_in(figure, 2) == expected
     labels = [axis.get_xlabel() for axis in figure.axes[len(expected[0]) :]]
@@ -74,12 +76,12 @@ def test_compositions_stand_beside_their_sources_and_what_was_asked_for(known):
 def test_transfers_stand_beside_their_pairs():
     pairs = [np.stack([grey(1), grey(2)]), np.stack([grey(3), grey(4)])]
     made = np.arange(5, 11, dtype=np.uint8).reshape(2, 3, 1, 1, 1) * np.ones((8, 8, 3), np.uint8)
-    figure = draw_transfers(pairs, made, ["hair", "eyes", "hair and eyes"])
+    figure = transfers_figure(pairs, made, ["hair", "eyes", "hair and eyes"])
     assert shown_in(figure, 2) == [[1, 2, 5, 6, 7], [3, 4, 8, 9, 10]]
     titles = [axis.get_title().replace("\n", " ") for axis in figure.axes]
     assert titles == ["A", "B", "A with hair of B", "A with eyes of B", "A with hair and eyes of B", *[""] * 5]
 
 
 def test_without_transfers_the_figure_says_so():
-    figure = draw_transfers([], np.empty((0, 0, 8, 8, 3), np.uint8), [])
+    figure = transfers_figure([], np.empty((0, 0, 8, 8, 3), np.uint8), [])
     assert "No transfers" in figure.texts[0].get_text()

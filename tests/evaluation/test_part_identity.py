@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.evaluation.figures import crop_to
 from partcraft_kedro.evaluation.part_identity import PartIdentity
+from partcraft_kedro.images.crops import crop_to
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIGHT = {**SMALL, "image_size": 32, "patch_size": 8}

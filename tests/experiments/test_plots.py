@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from partcraft_kedro.experiments.plots import draw_learning, draw_stages, draw_sweep, plot_learning, plot_sweep
+from partcraft_kedro.experiments.plots import learning_figure, learning_plot, stages_figure, sweep_figure, sweep_plot
 from partcraft_kedro.experiments.summary import interval_of_mean, summarise_seeds
 
 
@@ -34,7 +34,7 @@ RECONSTRUCTED = 0.7 - 0.05 * np.arange(4, -1, -1) + 0.04 / 3
 
 def test_a_number_is_an_axis_with_a_curve_for_each_task(weights):
     summary = summarise_seeds(*weights, "cub")
-    drawn, plotted = draw_sweep(summary), plot_sweep(summary)
+    drawn, plotted = sweep_figure(summary), sweep_plot(summary)
     assert [axis.get_title() for axis in drawn.axes if axis.get_visible()] == ["EMR", "CoSim", "judge"]
     emr = drawn.axes[0]
     assert [tick.get_text() for tick in emr.get_xticklabels()] == ["0.00001", "0.0001", "0.001", "0.01", "0.1"]
@@ -51,8 +51,8 @@ def test_a_number_is_an_axis_with_a_curve_for_each_task(weights):
 def test_every_seed_is_shown_and_leads_to_its_run(weights):
     summary = summarise_seeds(*weights, "cub")
     seeds = (0.7 - 0.05 * np.arange(4, -1, -1)[:, None] + np.array([0, 0.01, 0.03])).ravel()
-    assert has(lines_of(draw_sweep(summary).axes[0]), seeds)
-    plotted = plot_sweep(summary)
+    assert has(lines_of(sweep_figure(summary).axes[0]), seeds)
+    plotted = sweep_plot(summary)
     assert has(traces_of(plotted, "single seeds"), seeds)
     first = next(trace for trace in plotted.data if trace.legendgroup == "single seeds")
     means = next(trace for trace in plotted.data if trace.legendgroup == "reconstruction")
@@ -62,11 +62,11 @@ def test_every_seed_is_shown_and_leads_to_its_run(weights):
 
 def test_intervals_are_the_summarys(weights):
     half = np.ptp(interval_of_mean(np.array([0, 0.01, 0.03]))) / 2
-    plotted = plot_sweep(summarise_seeds(*weights, "cub"))
+    plotted = sweep_plot(summarise_seeds(*weights, "cub"))
     means = next(trace for trace in plotted.data if trace.legendgroup == "reconstruction")
     assert np.allclose(means.error_y.array, half)
     assert np.allclose(means.error_y.arrayminus, half)
-    drawn = draw_sweep(summarise_seeds(*weights, "cub")).axes[0]
+    drawn = sweep_figure(summarise_seeds(*weights, "cub")).axes[0]
     segments = np.array(drawn.collections[0].get_segments())
     assert np.allclose(np.ptp(segments[:, :, 1], axis=1), 2 * half)
 
@@ -74,21 +74,21 @@ def test_intervals_are_the_summarys(weights):
 def test_the_papers_numbers_are_drawn_where_there_are_any(weights):
     published = [0.397, 0.425, 0.445, 0.460, 0.339]
     summary = summarise_seeds(*weights, "cub")
-    assert has(lines_of(draw_sweep(summary).axes[0]), published)
-    assert has(traces_of(plot_sweep(summary), "the paper"), published)
+    assert has(lines_of(sweep_figure(summary).axes[0]), published)
+    assert has(traces_of(sweep_plot(summary), "the paper"), published)
     without = summarise_seeds(*weights, "creatures")
-    assert "the paper" not in legend_of(draw_sweep(without))
-    assert not traces_of(plot_sweep(without), "the paper")
+    assert "the paper" not in legend_of(sweep_figure(without))
+    assert not traces_of(sweep_plot(without), "the paper")
 
 
 def test_zero_stands_a_step_left_of_the_smallest(weights):
     summary = summarise_seeds(*weights, "creatures").replace({"setting": {"0.1": "0"}})
-    assert np.allclose(draw_sweep(summary).axes[0].get_xticks(), [-6, -5, -4, -3, -2])
+    assert np.allclose(sweep_figure(summary).axes[0].get_xticks(), [-6, -5, -4, -3, -2])
 
 
 def test_settings_stand_side_by_side_between_floor_and_ceiling(methods):
     summary = summarise_seeds(*methods, "creatures")
-    drawn, plotted = draw_sweep(summary), plot_sweep(summary)
+    drawn, plotted = sweep_figure(summary), sweep_plot(summary)
     emr = drawn.axes[0]
     assert [tick.get_text() for tick in emr.get_xticklabels()] == TASKS
     assert legend_of(drawn) == [*methods[0]["setting"].unique(), "single seeds", "ceiling", "floor"]
@@ -106,9 +106,9 @@ def test_settings_stand_side_by_side_between_floor_and_ceiling(methods):
 def test_one_seed_is_drawn_without_an_interval(methods):
     points, scores = methods
     summary = summarise_seeds(points[points["seed"] == 0], scores, "creatures")
-    first = next(trace for trace in plot_sweep(summary).data if trace.legendgroup == "partcraft")
+    first = next(trace for trace in sweep_plot(summary).data if trace.legendgroup == "partcraft")
     assert np.isnan(first.error_y.array).all()
-    assert has(lines_of(draw_sweep(summary).axes[0]), 0.7 - 0.08 * np.arange(5))
+    assert has(lines_of(sweep_figure(summary).axes[0]), 0.7 - 0.08 * np.arange(5))
 
 
 def test_learning_is_the_mean_over_pictures_then_seeds(methods, samples):
@@ -116,11 +116,11 @@ def test_learning_is_the_mean_over_pictures_then_seeds(methods, samples):
     # Of both pictures .2 · stage + .05, and over seeds a mean of 0, .01, .02.
     means = 0.2 * np.arange(1, 4) + 0.05 + 0.01
     half = np.ptp(interval_of_mean(np.array([0, 0.01, 0.02]))) / 2
-    axis = draw_learning(points, samples).axes[0]
+    axis = learning_figure(points, samples).axes[0]
     assert sum(np.allclose(y, means) for _, y in lines_of(axis) if len(y) == 3) == 3
     edges = axis.collections[0].get_paths()[0].vertices[:, 1]
     assert (edges.min(), edges.max()) == pytest.approx((means[0] - half, means[-1] + half))
-    plotted = plot_learning(points, samples)
+    plotted = learning_plot(points, samples)
     (x, y), *_ = [trace for trace in traces_of(plotted, "break_a_scene") if len(trace[0]) == 3]
     assert (x, y) == ([100, 200, 300], pytest.approx(means))
     band = traces_of(plotted, "break_a_scene")[0]
@@ -128,7 +128,7 @@ def test_learning_is_the_mean_over_pictures_then_seeds(methods, samples):
 
 
 def test_stages_are_of_one_picture_and_the_lowest_seed(methods, samples):
-    figure = draw_stages(methods[0], samples)
+    figure = stages_figure(methods[0], samples)
     rows = np.array(figure.axes).reshape(3, 4)
     assert [axis.get_title() for axis in rows[0]] == ["real picture", "step 100", "step 200", "step 300"]
     assert [row[0].get_ylabel() for row in rows] == ["partcraft", "break_a_scene", "textual_inversion"]
@@ -142,13 +142,13 @@ def test_stages_are_of_one_picture_and_the_lowest_seed(methods, samples):
 def test_many_stages_are_thinned_out_from_first_to_last(methods, samples):
     of_one = samples[(samples["run_id"] == "methods-partcraft-0") & (samples["id"] == "a")].iloc[:1]
     many = of_one.loc[of_one.index.repeat(50)].assign(step=range(10, 510, 10))
-    titles = [axis.get_title() for axis in draw_stages(methods[0], many).axes]
+    titles = [axis.get_title() for axis in stages_figure(methods[0], many).axes]
     assert len(titles) == 9
     assert (titles[1], titles[-1]) == ("step 10", "step 500")
 
 
 def test_without_samples_there_is_no_figure_of_training(methods, samples):
-    for figure in (draw_learning, plot_learning, draw_stages):
+    for figure in (learning_figure, learning_plot, stages_figure):
         assert figure(methods[0], samples.iloc[:0]) is None
 
 
@@ -158,15 +158,15 @@ def test_settings_that_share_a_training_have_no_figure_of_it(methods, samples):
     shared.loc[shared["run_id"] == other, "path"] = samples.loc[
         samples["run_id"] == points["run_id"].iloc[0], "path"
     ].to_numpy()
-    assert draw_stages(points, shared) is None
-    assert draw_learning(points, shared) is None
+    assert stages_figure(points, shared) is None
+    assert learning_figure(points, shared) is None
 
 
 def test_a_measure_that_one_setting_lacks_is_drawn_without_it(methods):
     points, scores = methods
     lacking = points.loc[points["setting"] == "partcraft", "run_id"]
     scores = scores[~(scores["run_id"].isin(lacking) & (scores["measure"] == "judge"))]
-    figure = draw_sweep(summarise_seeds(points, scores, "creatures"))
+    figure = sweep_figure(summarise_seeds(points, scores, "creatures"))
     judge = next(axis for axis in figure.axes if axis.get_title() == "judge")
     emr = next(axis for axis in figure.axes if axis.get_title() == "EMR")
     assert 0 < len(judge.lines) < len(emr.lines)
@@ -176,10 +176,10 @@ def test_a_user_s_text_is_no_formula_and_no_html(methods, samples, tmp_path):
     names = {"partcraft": "$x$ <b>&", "break_a_scene": r"$\frac{$", "textual_inversion": "</script>"}
     points = methods[0].assign(setting=methods[0]["setting"].map(names))
     summary = summarise_seeds(points, methods[1], "creatures")
-    figure = draw_sweep(summary)
+    figure = sweep_figure(summary)
     figure.savefig(tmp_path / "sweep.png")
     assert "\\$x\\$ <b>&" in legend_of(figure)  # escaped for matplotlib, which draws the bare sign
-    draw_stages(points, samples).savefig(tmp_path / "stages.png")
-    plot = plot_sweep(summary)
+    stages_figure(points, samples).savefig(tmp_path / "stages.png")
+    plot = sweep_plot(summary)
     assert "$x$ &lt;b&gt;&amp;" in {trace.name for trace in plot.data}
     assert plot.to_html(include_plotlyjs=False).count("</script>") == 1  # the end of its own

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from partcraft_kedro.generation.compose import compose_code, plan_pictures
+from partcraft_kedro.generation.compose import compose_code, make_plan
 from partcraft_kedro.prompts import find_tokens, tokens_of
 
 PARTS = 5
@@ -15,7 +15,7 @@ COUNTS |= {"transfers": 3, "transferred": {"head": 2, "tail": 5}}
 
 @pytest.fixture
 def plan():
-    return plan_pictures(IDS, CODES, **COUNTS)
+    return make_plan(IDS, CODES, **COUNTS)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -70,15 +70,15 @@ def test_reconstructions_are_different_pictures_as_they_are(plan):
 
 
 def test_no_more_reconstructions_than_pictures():
-    everything = plan_pictures(IDS, CODES, **COUNTS | {"reconstructions": 100, "compositions": 0, "transfers": 0})
+    everything = make_plan(IDS, CODES, **COUNTS | {"reconstructions": 100, "compositions": 0, "transfers": 0})
     assert everything["sources"].str[0].tolist() == IDS
 
 
 def test_the_plan_follows_its_seed_and_grows_without_changing(plan):
-    pd.testing.assert_frame_equal(plan_pictures(IDS, CODES, **COUNTS), plan)
-    other = plan_pictures(IDS, CODES, **COUNTS | {"seed": 8})
+    pd.testing.assert_frame_equal(make_plan(IDS, CODES, **COUNTS), plan)
+    other = make_plan(IDS, CODES, **COUNTS | {"seed": 8})
     assert other["prompt"].tolist() != plan["prompt"].tolist()
-    more = plan_pictures(IDS, CODES, **COUNTS | {"compositions": 11, "transfers": 4})
+    more = make_plan(IDS, CODES, **COUNTS | {"compositions": 11, "transfers": 4})
     assert set(plan["prompt"]) <= set(more["prompt"])
 
 
@@ -97,15 +97,15 @@ def test_transfers_give_a_pair_s_first_each_part_of_the_second_and_all(plan):
 
 
 def test_one_transferred_part_comes_alone_once():
-    rows = plan_pictures(IDS, CODES, **COUNTS | {"transferred": {"head": 2}}).query("kind == 'transfer'")
+    rows = make_plan(IDS, CODES, **COUNTS | {"transferred": {"head": 2}}).query("kind == 'transfer'")
     assert rows["transferred"].tolist() == ["head"] * 3
 
 
 @pytest.mark.parametrize("changed", [{"transfers": 0}, {"transferred": {}}])
 def test_no_transfers_are_planned_unless_asked_for(changed):
-    assert "transfer" not in set(plan_pictures(IDS, CODES, **COUNTS | changed)["kind"])
+    assert "transfer" not in set(make_plan(IDS, CODES, **COUNTS | changed)["kind"])
 
 
 def test_one_picture_has_nothing_to_transfer():
-    alone = plan_pictures(IDS[:1], CODES[:1], **COUNTS | {"max_sources": 1})
+    alone = make_plan(IDS[:1], CODES[:1], **COUNTS | {"max_sources": 1})
     assert "transfer" not in set(alone["kind"])

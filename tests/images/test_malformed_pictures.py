@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from partcraft_kedro.images.readers import read_folder
-from partcraft_kedro.images.records import check_pictures, hash_pictures
+from partcraft_kedro.images.records import examine_pictures, hash_pictures
 
 COPIES = 5
 
@@ -65,7 +65,7 @@ def test_each_broken_picture_is_named_and_every_good_one_kept(folder) -> None:
     records = read_folder(folder, test_fraction=0.5, seed=0)
     assert len(records) == 10 + COPIES * len(KINDS) == 60
     records["sha256"] = hash_pictures(records, folder)
-    kept, quarantine = check_pictures(records, folder, worst=1.0)
+    kept, quarantine = examine_pictures(records, folder, worst=1.0)
     assert sorted(kept["id"]) == [f"good_{i}.png" for i in range(10)]
     named = pd.Series(quarantine["reason"].to_numpy(), quarantine["id"])
     assert {name: int(named.index.str.endswith(f"_{name}").sum()) for name in KINDS} == dict.fromkeys(KINDS, COPIES)

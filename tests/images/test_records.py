@@ -5,7 +5,7 @@ from PIL import Image
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.images.decoding import load_picture, load_pictures
-from partcraft_kedro.images.records import check_pictures, hash_pictures
+from partcraft_kedro.images.records import examine_pictures, hash_pictures
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -105,7 +105,7 @@ def test_broken_pictures_are_set_aside_with_their_reason(tmp_path, halves):
     (tmp_path / "d.png").write_text("not a picture")
     records = pd.DataFrame({"id": list("abcd"), "path": [f"{name}.png" for name in "abcd"]})
     records["sha256"] = hash_pictures(records, tmp_path)
-    kept, quarantine = check_pictures(records, tmp_path, worst=0.5)
+    kept, quarantine = examine_pictures(records, tmp_path, worst=0.5)
     assert kept["id"].tolist() == ["a", "c"]
     assert kept.index.tolist() == [0, 1]
     assert kept["width"].tolist() == kept["height"].tolist() == [16, 16]
@@ -114,4 +114,4 @@ def test_broken_pictures_are_set_aside_with_their_reason(tmp_path, halves):
     assert quarantine["id"].tolist() == ["b", "d"]
     assert [name in reason for name, reason in zip(quarantine["path"], quarantine["reason"], strict=True)] == [True] * 2
     with pytest.raises(UserError, match=r"2 of 4 pictures are broken.*max_broken_share=0\.49.*b\.png"):
-        check_pictures(records, tmp_path, worst=0.49)
+        examine_pictures(records, tmp_path, worst=0.49)

@@ -1,12 +1,12 @@
 import pytest
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.parts.names import name_parts, read_names
+from partcraft_kedro.parts.names import complete_names, read_names
 
 
 def test_every_part_has_one_name_and_none_twice():
-    assert name_parts(3, {}) == ["background", "part 1", "part 2"]
-    assert name_parts(5, {1: "head", 2: "wing", 3: "head", 4: "head"}) == [
+    assert complete_names(3, {}) == ["background", "part 1", "part 2"]
+    assert complete_names(5, {1: "head", 2: "wing", 3: "head", 4: "head"}) == [
         "background",
         "head",
         "wing",

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from partcraft_kedro.parts.discovery import discover_parts
+from partcraft_kedro.parts.discovery import fit_part_predictor
 from partcraft_kedro.parts.predictor import ABSENT
 from partcraft_kedro.randomness import numpy_generator
 
@@ -19,7 +19,7 @@ OPTIONS = {
 
 
 def discover(chunks, **changed):
-    return discover_parts(chunks, **OPTIONS | changed, extractor={"model": "tiny"})
+    return fit_part_predictor(chunks, **OPTIONS | changed, extractor={"model": "tiny"})
 
 
 def predict(predictor, features):

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from partcraft_kedro.devices import half_precision, resolve_device
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.evaluation.figures import crop_to
 from partcraft_kedro.evaluation.scores import BATCH, random_others, through_vae
+from partcraft_kedro.images.crops import crop_to
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.parts.predictor import PartPredictor, masks_of
 from partcraft_kedro.weights import load_image_encoder, model_fingerprint

@@ -53,7 +53,7 @@ def score_codes(predictor: PartPredictor, codes: np.ndarray, pictures: np.ndarra
     return pd.DataFrame({"emr": exact_matching_rate(codes, found), "cosim": cosim, "found": list(found)})
 
 
-def score_pictures(
+def score_plan(
     plan: pd.DataFrame,
     records: pd.DataFrame,
     generated_folder: Path,
@@ -123,7 +123,7 @@ def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> list[dict]:
     """The score table's rows: of each task, reconstruction, composition of <sources> and transfer of <parts>, every
     measure with value, interval, ceiling and floor, None where there is none.
 
-    scores: of `score_pictures`, for every measure with the columns `<name>`, `<name>_ceiling` and `<name>_floor`.
+    scores: of `score_plan`, for every measure with the columns `<name>`, `<name>_ceiling` and `<name>_floor`.
     """
     kinds = {kind: scores[scores["kind"] == kind] for kind in ("reconstruction", "composition", "transfer")}
     tasks = {"reconstruction": kinds["reconstruction"]}

@@ -81,7 +81,7 @@ def _section(
     reference = summary.reference_of(points)
     comparison = summary.compare_with(points, scores, reference)
     pictured = seeds[seeds["measure"].isin(names_with(per_picture=True, compared=True))]
-    stages, learning = plots.draw_stages(points, samples), plots.plot_learning(points, samples)
+    stages, learning = plots.stages_figure(points, samples), plots.learning_plot(points, samples)
     return {
         "name": points["sweep"].iloc[0],
         "varied": points["option"].iloc[0],
@@ -97,7 +97,7 @@ def _section(
         "notes": _columns_by_note(seeds),
         "reference": reference,
         "comparison": summary.table_of_differences(comparison).reset_index(),
-        "scores": _inline(plots.plot_sweep(seeds)),
+        "scores": _inline(plots.sweep_plot(seeds)),
         "learning": _inline(learning) if learning else None,
         "stages": _inline_png(stages) if stages else None,
         "points": summary.table_of_points(points, scores).map(_cell),

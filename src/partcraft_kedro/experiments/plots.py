@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from plotly.subplots import make_subplots
 
-from partcraft_kedro.evaluation.figures import part_colours
 from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.experiments.summary import interval_of_mean
+from partcraft_kedro.figure_style import part_colours
 from partcraft_kedro.images.decoding import load_pictures
 
 _COLOURS = [colour for colour in part_colours(9) if colour != "#f0e442"]  # yellow is lost on white
@@ -80,7 +80,7 @@ class _Panel:
     bounds: list[tuple[str, float, float, float]] = field(default_factory=list)
 
 
-def draw_sweep(summary: pd.DataFrame) -> Figure:
+def sweep_figure(summary: pd.DataFrame) -> Figure:
     """The scores of one sweep (rows of `summarise_seeds`) with 95% intervals over seeds and every single seed.
 
     One numeric option: the paper's Fig. 5, curves over it, one for each number of composited parts. Else: the settings
@@ -89,12 +89,12 @@ def draw_sweep(summary: pd.DataFrame) -> Figure:
     return _draw(_panels_of_sweep(summary))
 
 
-def plot_sweep(summary: pd.DataFrame) -> go.Figure:
-    """`draw_sweep` to explore: hover for values and MLflow run ids."""
+def sweep_plot(summary: pd.DataFrame) -> go.Figure:
+    """`sweep_figure` to explore: hover for values and MLflow run ids."""
     return _plot(_panels_of_sweep(summary))
 
 
-def draw_learning(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
+def learning_figure(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     """The pictures sampled while training by every measure of codes, over steps, for each setting of one sweep, mean
     over seeds with 95% interval; none without samples.
 
@@ -104,13 +104,13 @@ def draw_learning(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     return _draw(panels) if panels else None
 
 
-def plot_learning(points: pd.DataFrame, samples: pd.DataFrame) -> go.Figure | None:
-    """`draw_learning` to explore."""
+def learning_plot(points: pd.DataFrame, samples: pd.DataFrame) -> go.Figure | None:
+    """`learning_figure` to explore."""
     panels = _panels_of_learning(points, samples)
     return _plot(panels) if panels else None
 
 
-def draw_stages(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
+def stages_figure(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     """The paper's Fig. 6: the real picture, then what was sampled from its code over the stages of training.
 
     A row for each setting of one sweep, a column for each of at most eight steps; one prompt and one noise throughout:

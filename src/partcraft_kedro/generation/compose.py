@@ -25,7 +25,7 @@ def compose_code(codes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
     return composed, swapped
 
 
-def plan_pictures(
+def make_plan(
     ids: list[str],
     codes: np.ndarray,
     *,

@@ -11,7 +11,7 @@ _COLUMNS, _ROWS = 8, 4
 _SIZE = 128  # pixels of a picture
 
 
-def draw_contact_sheet(records: pd.DataFrame, quarantine: pd.DataFrame, data_folder: Path) -> Figure:
+def contact_sheet_figure(records: pd.DataFrame, quarantine: pd.DataFrame, data_folder: Path) -> Figure:
     """The first pictures of `records`, at most one class after the other, above a line of totals."""
     turn = records.groupby("class_name").cumcount()
     shown = records.assign(turn=turn).sort_values("turn", kind="stable").head(_COLUMNS * _ROWS)

@@ -32,7 +32,7 @@ def hash_pictures(records: pd.DataFrame, data_folder: Path) -> pd.Series:
         return pd.Series(list(pool.map(digest, records["path"])), index=records.index, dtype=object)
 
 
-def check_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+def examine_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decode every picture once, in parallel, and set broken ones aside.
 
     records: with `sha256`. Returns (records, quarantine). Records gain `width` and `height` in pixels, upright, and

@@ -15,7 +15,7 @@ from partcraft_kedro.randomness import numpy_generator
 _PUBLISHED_PICTURES = 100  # that the authors' code fits tiers 1 and 2 on
 
 
-def discover_parts(
+def fit_part_predictor(
     features: Iterable[torch.Tensor],
     *,
     discovery: str,

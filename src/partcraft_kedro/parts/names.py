@@ -10,7 +10,7 @@ from partcraft_kedro.errors import UserError
 _USABLE = re.compile(r"[^\W\d_][\w '-]{0,39}")  # what fits between `<` and `:` of a token, and under a figure
 
 
-def name_parts(count: int, known: dict[int, str]) -> list[str]:
+def complete_names(count: int, known: dict[int, str]) -> list[str]:
     """One name for each of `count` labels, background first: the known one, else `part <m>`, none twice.
 
     Of several labels known by one name the later ones are numbered: `head`, `head 2`.

@@ -37,7 +37,7 @@ def scoring(
     if "world" in records:
         parts = {int(found): true for found, true in matching.items()}
         truth = Truth.load(records["world"].iloc[0], judge / "judge.safetensors", parts)
-    rows = scores.score_pictures(
+    rows = scores.score_plan(
         plan,
         records.set_index("id"),
         pictures.folder,

@@ -6,6 +6,7 @@ from plotly.graph_objects import Figure as PlotlyFigure
 
 from partcraft_kedro.evaluation.measures import SCORE_COLUMNS, names_with
 from partcraft_kedro.experiments import page, plots, summary
+from partcraft_kedro.figure_style import figure_of_words
 from partcraft_kedro.stages import Stages
 from partcraft_kedro.sweeps.book import Book
 
@@ -55,7 +56,7 @@ def draw_sweep(name: str, sweep_summary: pd.DataFrame) -> tuple[Figure, PlotlyFi
     rows = _of_sweep(name, sweep_summary)
     if rows.empty:
         return _nothing(name)
-    return plots.draw_sweep(rows), plots.plot_sweep(rows)
+    return plots.sweep_figure(rows), plots.sweep_plot(rows)
 
 
 def draw_learning(
@@ -68,9 +69,9 @@ def draw_learning(
         return figure, figure, plot
     samples = _with_paths(sweep_samples, stages)
     return (
-        plots.draw_stages(points, samples),
-        plots.draw_learning(points, samples),
-        plots.plot_learning(points, samples),
+        plots.stages_figure(points, samples),
+        plots.learning_figure(points, samples),
+        plots.learning_plot(points, samples),
     )
 
 
@@ -98,6 +99,4 @@ def _with_paths(samples: pd.DataFrame, stages: Stages) -> pd.DataFrame:
 
 def _nothing(name: str) -> tuple[Figure, PlotlyFigure]:
     text = f"There is no sweep yet: kedro sweep {name}"
-    figure = Figure(figsize=(5, 1))
-    figure.text(0.5, 0.5, text, ha="center", va="center")
-    return figure, PlotlyFigure(layout={"title": text})
+    return figure_of_words(text), PlotlyFigure(layout={"title": text})

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.generation.compose import plan_pictures as plan
+from partcraft_kedro.generation.compose import make_plan
 from partcraft_kedro.options import BaseModelOptions, GenerateOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
@@ -35,7 +35,7 @@ def plan_pictures(prompts: pd.DataFrame, part_names: dict[int, str], generate: G
             "of %d parts, the background included.",
             *(max_sources, generate.max_sources, generate.split, *codes.shape),
         )
-    return plan(
+    return make_plan(
         list(chosen["id"]),
         codes,
         reconstructions=generate.reconstructions,

@@ -85,4 +85,4 @@ def check_pictures(
 def draw_contact_sheet(records: pd.DataFrame, quarantine: pd.DataFrame, stages: Stages) -> Figure:
     """Pictures of every class, with what was found out about them."""
     order = numpy_generator(0, "contact sheet").permutation(len(records))
-    return contact_sheet.draw_contact_sheet(records.iloc[order], quarantine, stages.root)
+    return contact_sheet.contact_sheet_figure(records.iloc[order], quarantine, stages.root)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from partcraft_kedro.drawn.dataset import draw_dataset
 from partcraft_kedro.files import write_file
-from partcraft_kedro.images.records import check_pictures
+from partcraft_kedro.images.records import examine_pictures
 from partcraft_kedro.stages import StageRef
 
 
@@ -35,6 +35,6 @@ def drawing(
 
 def checking(place: StageRef, *, records: pd.DataFrame, max_broken_share: float, root: Path) -> None:
     """Writes `records.parquet` and `quarantine.parquet`."""
-    kept, broken = check_pictures(records, root, max_broken_share)
+    kept, broken = examine_pictures(records, root, max_broken_share)
     write_file(place.folder / "records.parquet", kept.to_parquet)
     write_file(place.folder / "quarantine.parquet", broken.to_parquet)

@@ -9,12 +9,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from partcraft_kedro.drawn.worlds import WORLDS
-from partcraft_kedro.evaluation import discovery, figures, keypoints
 from partcraft_kedro.files import read_file
 from partcraft_kedro.images import readers
+from partcraft_kedro.images.crops import crop_to
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions, PartsOptions
-from partcraft_kedro.parts import names
+from partcraft_kedro.parts import agreement, figures, keypoints, names
 from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
@@ -53,10 +53,10 @@ def _score_against_masks(records: pd.DataFrame, found: np.ndarray, stages: Stage
     """NMI, ARI and IoU, and which true label each discovered part stands for."""
     labels = WORLDS[records["world"].iloc[0]].labels
     true = np.stack([np.asarray(Image.open(stages.root / path)) for path in records["mask_path"]])
-    patches = discovery.patch_labels(true, found.shape[1])
-    overlaps = discovery.overlap(found, patches, int(found.max()) + 1, len(labels))
-    scores = discovery.discovery_scores(overlaps, found, true)
-    matching = discovery.match_labels(overlaps)
+    patches = agreement.patch_labels(true, found.shape[1])
+    overlaps = agreement.overlap(found, patches, int(found.max()) + 1, len(labels))
+    scores = agreement.discovery_scores(overlaps, found, true)
+    matching = agreement.match_labels(overlaps)
     scores["iou_of_labels"] = dict(zip(labels, scores["iou_of_labels"], strict=True))
     return scores | {"matching": {str(found): labels[true] for found, true in matching.items()}}
 
@@ -71,7 +71,7 @@ def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataF
         if tested.any():
             scores |= keypoints.keypoint_agreement(labelled[tested])
             scores["keypoint_error"] = keypoints.keypoint_regression_error(records, found, labelled, int(found.max()))
-        named = keypoints.name_parts(labelled, readers.CUB_PARTS)
+        named = keypoints.names_by_keypoints(labelled, readers.CUB_PARTS)
         scores["matching"] = {str(label): name for label, name in named.items()}
     boxed = records["box"].notna() if "box" in records else pd.Series(False, records.index)
     if boxed.any():
@@ -88,7 +88,7 @@ def name_parts(discovery_scores: dict, codes: pd.DataFrame, parts: PartsOptions)
     known = {int(label): name for label, name in discovery_scores["matching"].items()}
     if parts.names:
         known |= names.read_names(parts.names, count)
-    return dict(enumerate(names.name_parts(count, known)))
+    return dict(enumerate(names.complete_names(count, known)))
 
 
 def draw_part_maps(
@@ -105,7 +105,7 @@ def draw_part_maps(
     label_maps = _label_maps(part_masks)[shown.index]
     pictures = load_pictures([stages.root / path for path in shown["path"]], _SHOWN)
     of_shown = np.stack(codes.set_index("id").loc[shown["id"], "code"])
-    return figures.draw_part_maps(pictures, label_maps, of_shown, _headings(part_names))
+    return figures.part_maps_figure(pictures, label_maps, of_shown, _headings(part_names))
 
 
 def draw_variants(
@@ -122,10 +122,10 @@ def draw_variants(
             members = np.flatnonzero(code[:, part] == variant)
             nearest = members[np.argsort(-cosine[members, part], kind="stable")][:_CROPS]
             pictures = load_pictures([stages.root / records["path"].iloc[row] for row in nearest], 2 * _SHOWN)
-            crops = [figures.crop_to(*shown) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
+            crops = [crop_to(*shown) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
             rows.append((f"[{part},{variant}]\n{count}×", crops))
         sheets.append((heading, rows))
-    return figures.draw_variants(sheets, _CROPS)
+    return figures.variants_figure(sheets, _CROPS)
 
 
 def _label_maps(part_masks: Path) -> np.ndarray:

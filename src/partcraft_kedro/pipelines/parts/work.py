@@ -10,7 +10,7 @@ from tqdm import tqdm
 from partcraft_kedro.features.shards import FeatureShards
 from partcraft_kedro.files import write_file, write_folder
 from partcraft_kedro.options import PartsOptions
-from partcraft_kedro.parts.discovery import discover_parts
+from partcraft_kedro.parts.discovery import fit_part_predictor
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 
@@ -19,7 +19,7 @@ def discovery(place: StageRef, *, features: StageRef, records: pd.DataFrame, par
     """Fits the three tiers on the training pictures; writes `part_predictor/`."""
     shards = FeatureShards(features.folder, (records["split"] == "train").to_numpy())
     options = parts.model_dump(exclude={"names"})
-    predictor = discover_parts(shards, extractor=features.summary["extractor"], **options)
+    predictor = fit_part_predictor(shards, extractor=features.summary["extractor"], **options)
     write_folder(place.folder / "part_predictor", predictor.save)
 
 

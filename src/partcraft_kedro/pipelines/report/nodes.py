@@ -32,7 +32,7 @@ def draw_reconstructions(
     shown = _examples(scores[scores["kind"] == "reconstruction"], evaluate, "reconstructions")
     paths = records.set_index("id")["path"]
     real = _load([paths[sources[0]] for sources in shown["sources"]], stages)
-    return figures.draw_reconstructions(real, _load(shown["path"], stages), shown)
+    return figures.reconstructions_figure(real, _load(shown["path"], stages), shown)
 
 
 def draw_compositions(
@@ -58,7 +58,7 @@ def draw_compositions(
         world, known = WORLDS[records["world"].iloc[0]], records.set_index("id")
         matching = {int(found): true for found, true in discovery_scores["matching"].items()}
         asked = [world.draw(*world.intended(row, known, matching)).picture for _, row in shown.iterrows()]
-    return figures.draw_compositions(sources, swapped, asked, _load(shown["path"], stages), shown)
+    return figures.compositions_figure(sources, swapped, asked, _load(shown["path"], stages), shown)
 
 
 def draw_transfers(scores: pd.DataFrame, records: pd.DataFrame, evaluate: EvaluateOptions, stages: Stages) -> Figure:
@@ -71,14 +71,14 @@ def draw_transfers(scores: pd.DataFrame, records: pd.DataFrame, evaluate: Evalua
     pairs = [(row.sources[0], row.sources[-1]) for row in shown.iloc[:: max(len(sets), 1)].itertuples()]
     sources = [_load([paths[i] for i in pair], stages) for pair in pairs]
     made = _load(shown["path"], stages)
-    return figures.draw_transfers(sources, made.reshape(len(pairs), len(sets), *made.shape[1:]), sets)
+    return figures.transfers_figure(sources, made.reshape(len(pairs), len(sets), *made.shape[1:]), sets)
 
 
 def draw_losses(training_losses: pd.DataFrame) -> Figure:
     """The training curves."""
-    return figures.draw_losses(training_losses)
+    return figures.losses_figure(training_losses)
 
 
 def draw_scores(score_table: pd.DataFrame) -> Figure:
     """The scores between floor and ceiling."""
-    return figures.draw_scores(score_table[score_table["low"].notna()])
+    return figures.scores_figure(score_table[score_table["low"].notna()])

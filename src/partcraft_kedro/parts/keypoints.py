@@ -120,7 +120,7 @@ def codes_and_classes(codes: np.ndarray, classes: np.ndarray) -> dict[str, float
     }
 
 
-def name_parts(found: pd.DataFrame, groups: dict[str, str]) -> dict[int, str]:
+def names_by_keypoints(found: pd.DataFrame, groups: dict[str, str]) -> dict[int, str]:
     """Each discovered part's human name, by the majority of the keypoints on it.
 
     groups: keypoint name → the name to show, such as `left wing` → `wing`. Every keypoint counts by how rare it is,

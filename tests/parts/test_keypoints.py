@@ -5,17 +5,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from partcraft_kedro.evaluation.keypoints import (
+from partcraft_kedro.images.decoding import load_picture
+from partcraft_kedro.parts.keypoints import (
     codes_and_classes,
     foreground_iou,
     keypoint_agreement,
     keypoint_regression_error,
     labels_at_keypoints,
-    name_parts,
+    names_by_keypoints,
     part_centres,
     to_square,
 )
-from partcraft_kedro.images.decoding import load_picture
 
 
 def record(keypoints: dict, box=(0, 0, 1, 1), width=40, height=20, split="test") -> dict:
@@ -90,4 +90,4 @@ def test_codes_and_classes_by_hand() -> None:
 def test_parts_are_named_after_what_is_special_to_them() -> None:
     """Label 1 holds 3 of 10 crowns and both beaks: beaks are rarer, so it is the beak."""
     found = pd.DataFrame({"name": ["crown"] * 10 + ["left beak"] * 2, "label": [1] * 3 + [2] * 7 + [1] * 2})
-    assert name_parts(found, {"crown": "crown", "left beak": "beak"}) == {1: "beak", 2: "crown"}
+    assert names_by_keypoints(found, {"crown": "crown", "left beak": "beak"}) == {1: "beak", 2: "crown"}

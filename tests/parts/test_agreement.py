@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from partcraft_kedro.evaluation.discovery import discovery_scores, match_labels, overlap, patch_labels
+from partcraft_kedro.parts.agreement import discovery_scores, match_labels, overlap, patch_labels
 
 # Two true labels over three discovered ones, on 2×2 patches of 2×2 pixels.
 TRUE_MASK = np.repeat(np.repeat(np.array([[[0, 0], [1, 1]]], np.uint8), 2, 1), 2, 2)
