@@ -9,7 +9,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: demo test bench lint viz mlflow clean
+.PHONY: demo test bench lint docs viz mlflow clean
 
 ## demo: draw creatures, discover their parts, train, generate, evaluate (about ten minutes)
 demo: $(READY)
@@ -28,6 +28,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+## docs: build the documentation's site, site/index.html
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 ## viz: see the pipeline, its tables and pictures in the browser
 viz: $(READY)
 	$(BIN)/kedro viz run
@@ -40,7 +44,7 @@ mlflow: $(READY)
 clean:
 	mkdir -p data
 	find data -mindepth 1 -maxdepth 1 -not -name README.md -exec rm -rf {} +
-	rm -rf $(VENV) mlflow.db mlruns mlartifacts .viz
+	rm -rf $(VENV) mlflow.db mlruns mlartifacts .viz site
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with venv is needed, and is none of python3.12, python3.11, \
@@ -48,3 +52,7 @@ $(READY): pyproject.toml constraints.txt
 	test "$$(cat $@ 2>/dev/null)" = "$(CURDIR)" || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	echo "$(CURDIR)" > $@
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@

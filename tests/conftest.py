@@ -13,8 +13,24 @@ os.environ["DO_NOT_TRACK"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Two workers run tests at once: more threads than cores would make each of them crawl.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+TESTS = Path(__file__).parent
+# Folders and files whose tests run the command line, train, or load whole models: marked slow, all others are quick.
+SLOW = (
+    *("pipelines", "shapes", "training", "generation", "model/test_partcraft.py", "model/test_unlike_bases.py"),
+    *("test_cli.py", "test_hooks.py", "test_odd_inputs.py", "test_project.py", "test_settings.py", "test_stopping.py"),
+    "test_tracking.py",
+)
 for name in [name for name in os.environ if name.startswith(("PARTCRAFT_", "MLFLOW_", "KEDRO_"))]:
     del os.environ[name]  # the user's own
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if lost := [place for place in SLOW if not (TESTS / place).exists()]:
+        raise pytest.UsageError(f"tests/conftest.py calls {lost[0]} slow, which is not there")
+    slow = tuple(TESTS / place for place in SLOW)
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in slow):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
