@@ -20,8 +20,8 @@ PIPELINES = {
     "prompts": "prompts",
     "train": "latents, adapter, training_losses",
     "generate": "picture_plan, generated_pictures",
-    "evaluate": "scores, metrics",
-    "report": "score_table, figures",
+    "evaluate": "scores, score_table, metrics",
+    "report": "figures",
     "experiments": "sweep_summary, experiments_page",
     "pretrain": "tiny",
 }

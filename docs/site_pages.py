@@ -32,8 +32,21 @@ EXPLAINED = {
     "src/partcraft_kedro/methods.py": "methods.md",
 }
 """Files that the site has no copy of, and where it says what is in them."""
-SHARED = ("allocator", "assets", "errors", "methods", "passes", "randomness", "stages")
+SHARED = (
+    "allocator",
+    "devices",
+    "errors",
+    "figure_style",
+    "files",
+    "methods",
+    "passes",
+    "randomness",
+    "stages",
+    "weights",
+)
 """Modules beside the rooms that the rooms use, and that know neither Kedro nor MLflow."""
+OF_THE_PROJECT = ("pipelines", "datasets", "sweeps")
+"""Folders of the package that are no room of the library: they know Kedro and MLflow."""
 ENVIRONMENTS = sorted({path.parent.name for path in PROJECT.glob("conf/*/parameters.yml")} - {"base", "local", "test"})
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)\s]+)\)")
 
@@ -80,13 +93,13 @@ def mend_links(markdown: str, source: str, uri: str) -> str:
 
 
 def option_reference() -> str:
-    """A table for each group of options: name, value in conf/base, what it is, type and bounds."""
+    """A table for each group of options: name, value in conf/base or else the default, what it is, type and bounds."""
     values = yaml.safe_load((PROJECT / "conf/base/parameters.yml").read_text())
     lines = [
         "# Options",
         "",
-        "Made from `src/partcraft_kedro/options.py`, which says what each option is, and from "
-        "`conf/base/parameters.yml`, which has its value. `--params train.steps=200` gives another one; an environment "
+        "Made from `src/partcraft_kedro/options.py`, which says what each option is and has its default, and from "
+        "`conf/base/parameters.yml`, which has its value for drawn creatures where that is another. `--params train.steps=200` gives another one; an environment "
         "(`--env=cub`) changes [several at once](#what-environments-change). A misspelt option or a value out of "
         "bounds is refused before anything runs.",
     ]
@@ -162,9 +175,7 @@ def _kind(field: dict) -> str:
 
 def api_reference() -> dict[str, str]:
     """A page for each room of the library, and one for the modules that they share."""
-    rooms = sorted(
-        path.parent for path in PACKAGE.glob("*/__init__.py") if path.parent.name not in ("pipelines", "datasets")
-    )
+    rooms = sorted(path.parent for path in PACKAGE.glob("*/__init__.py") if path.parent.name not in OF_THE_PROJECT)
     pages = {}
     for room in rooms:
         modules = [path.stem for path in sorted(room.glob("*.py")) if path.stem != "__init__"]

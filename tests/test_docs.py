@@ -25,7 +25,7 @@ def test_the_plan_is_up_to_date() -> None:
 
 def test_the_plan_has_every_room_and_pipeline() -> None:
     folders = {path.parent.name for path in plan.PACKAGE.glob("*/__init__.py")}
-    assert set(plan.ROOMS) == folders - {"pipelines", "datasets"}
+    assert set(plan.ROOMS) == folders - set(site_pages.OF_THE_PROJECT)
     assert set(plan.PIPELINES) == {path.parent.name for path in plan.PACKAGE.glob("pipelines/*/pipeline.py")}
 
 
@@ -72,7 +72,7 @@ def test_every_option_is_in_the_reference_once_with_its_value() -> None:
     parameters = yaml.safe_load((PROJECT / "conf/base/parameters.yml").read_text())
     for name in ("steps", "warmup_steps", "checkpoint_every"):
         assert shown[f"train.{name}"] == f"`{parameters['train'][name]}`"
-    assert shown["generate.sampling.sampler"] == "`dpm-solver++`"
+    assert shown["generate.sampling.scheduler"] == "`dpm-solver++`"
     assert (shown["images.folder"], shown["train.compile"]) == ("none", "`false`")
 
 
