@@ -99,7 +99,8 @@ def option_reference() -> str:
         "# Options",
         "",
         "Made from `src/partcraft_kedro/options.py`, which says what each option is and has its default, and from "
-        "`conf/base/parameters.yml`, which has its value for drawn creatures where that is another. `--params train.steps=200` gives another one; an environment "
+        "`conf/base/parameters.yml`, which has its value for drawn creatures where that is another. "
+        "`--params train.steps=200` gives a value for one run; an environment "
         "(`--env=cub`) changes [several at once](#what-environments-change). A misspelt option or a value out of "
         "bounds is refused before anything runs.",
     ]
