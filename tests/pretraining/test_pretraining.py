@@ -26,7 +26,7 @@ from partcraft_kedro.pretraining.pictures import (
     patch_fractions,
     world_of,
 )
-from partcraft_kedro.pretraining.text_to_image import Schooling, _Lessons, grounding_loss, reading_loss
+from partcraft_kedro.pretraining.text_to_image import Schooling, _Lessons, grounding_loss, reading_loss, velocity_loss
 from partcraft_kedro.pretraining.tokenizer import build_tokenizer
 from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.weights import TINY
@@ -198,6 +198,20 @@ def test_small_parts_and_details_count_for_more_than_their_area(batch) -> None:
     assert (weights[0, 0, 0, :2] / weights[0, 0, 0, 7]).tolist() == pytest.approx([48**0.5] * 2)
 
 
+def test_unless_it_is_evened_an_error_costs_the_same_everywhere(batch) -> None:
+    true = torch.zeros(1, 4, 8, 8)
+
+    def costs(evened: bool) -> list[float]:
+        """Of one wrong latent in the head, and in the background."""
+        wrong = [true.clone() for _ in range(2)]
+        wrong[0][0, 0, 0, 0] = wrong[1][0, 0, 0, 7] = 8
+        return [velocity_loss(predicted, true, batch, evened).item() for predicted in wrong]
+
+    assert costs(evened=False) == [64 / 256] * 2
+    head, background = costs(evened=True)
+    assert head / background == pytest.approx(48**0.5)
+
+
 def test_spread_counts_details_with_their_hosts(batch) -> None:
     spread = batch.spread()
     assert spread.shape == (1, len(LABELS), 2, 2)
@@ -254,8 +268,8 @@ class Blank:
 
 def test_a_step_s_timesteps_lie_in_even_strata_and_held_back_pictures_are_not_shown() -> None:
     examples = Blank()
-    schooling = Schooling(0, (0, 0), (0, 0), seed=3, device="cpu", precision=torch.float32)
-    lessons = _Lessons(nn.Identity(), None, examples, schooling)
+    schooling = Schooling(0, (0, 0), (0, 0), (0, 0), seed=3, device="cpu", precision=torch.float32)
+    lessons = _Lessons(nn.Identity(), None, examples, schooling, evened=True)
     drawn = [lessons.draw(8, step, size=20, count=400)[1:] for step in range(20)]
     for timesteps, _ in drawn:
         assert sorted(timesteps.numpy() // 50) == list(range(20))

@@ -108,6 +108,13 @@ def encode_pictures(vae: AutoencoderKL, pictures: np.ndarray, path: Path) -> np.
     return np.load(path, mmap_mode="r")
 
 
+def velocity_loss(predicted: torch.Tensor, true: torch.Tensor, batch: CaptionedBatch, evened: bool) -> torch.Tensor:
+    """Mean squared error of v, (n, 4, side, side) both; evened: with locations weighing as `batch.evened` has it."""
+    if not evened:
+        return F.mse_loss(predicted, true)
+    return (batch.evened() * (predicted - true) ** 2).mean()
+
+
 def grounding_loss(maps: torch.Tensor, batch: CaptionedBatch) -> torch.Tensor:
     """Cross-entropy of the attention at each label's locations with the label's noun, averaged over named labels.
 
@@ -177,9 +184,8 @@ class _Lessons:
         with self.autocast():
             ids = batch.ids.roll(1, 0) if shuffled else batch.ids
             predicted = self._model(signal * batch.clean + spread * noise, timesteps, ids)
-        error = (predicted.float() - (signal * noise - spread * batch.clean)) ** 2
         return {
-            "velocity": (batch.evened() * error if self._evened else error).mean(),
+            "velocity": velocity_loss(predicted.float(), signal * noise - spread * batch.clean, batch, self._evened),
             "grounding": grounding_loss(self._capture.maps(), batch),
             "reading": reading_loss(self._model.read(), batch),
         }
