@@ -652,6 +652,6 @@ def test_a_damaged_table_of_the_catalog_is_told_and_made_again(command) -> None:
     for table in tables:
         whole = table.read_bytes()
         table.write_bytes(whole[: len(whole) // 2])
-        assert table.name in one_sentence(run("--nodes=contact_sheet_figure"))
-        assert run("--nodes=examine_pictures").exit_code == 0
+        assert table.name in one_sentence(run("--nodes=draw_contact_sheet"))
+        assert run("--nodes=check_pictures").exit_code == 0
         assert table.read_bytes() == whole

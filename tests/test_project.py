@@ -1,5 +1,6 @@
 """A project of one's own, begun from the installed package."""
 
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ from partcraft_kedro.project import lay_out
 
 def partcraft(*arguments: str, cwd) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "partcraft_kedro", *arguments]
-    return subprocess.run(command, cwd=cwd, text=True, capture_output=True)
+    # Other tests of this process may have told MLflow where to keep runs.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True)
 
 
 def test_a_project_is_begun_where_there_is_none_and_runs(tmp_path) -> None:

@@ -74,6 +74,18 @@ def test_a_folder_takes_no_room_and_no_version_for_what_is_there(tmp_path) -> No
     assert (tmp_path / "kept" / "1" / "kept" / "weights").read_text() == "first"
 
 
+def test_two_runs_begun_in_the_same_millisecond_keep_a_version_each(tmp_path) -> None:
+    places = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+        dataset = FolderDataset(filepath=str(tmp_path / "kept"), version=Version(None, "2026-01-31T23.59.59.999Z"))
+        dataset.save(tmp_path / name)
+        places.append(dataset.load())
+        assert [path.name for path in places[-1].iterdir()] == [name]
+    assert [place.parent.name for place in places] == ["2026-01-31T23.59.59.999Z", "2026-02-01T00.00.00.000Z"]
+
+
 def test_equal_content_elsewhere_is_no_further_version(tmp_path) -> None:
     for version in ("1", "2"):
         (tmp_path / version).mkdir()

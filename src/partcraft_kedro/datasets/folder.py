@@ -3,6 +3,7 @@
 import filecmp
 import os
 import shutil
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,6 +11,8 @@ from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
 from partcraft_kedro.datasets.own import alone_in
 from partcraft_kedro.files import write_folder
+
+_FORMAT = "%Y-%m-%dT%H.%M.%S.%fZ"  # of Kedro's versions, which have milliseconds
 
 
 class FolderDataset(AbstractVersionedDataset[Path, Path]):
@@ -33,7 +36,7 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
         return path
 
     def save(self, data: Path) -> None:
-        path, versions = Path(self._get_save_path()), Path(self._filepath)
+        versions = Path(self._filepath)
         with alone_in(versions.parent):
             for version in versions.glob("*"):
                 if not (version / versions.name).exists():  # of a run that was killed meanwhile
@@ -42,8 +45,11 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
             if newest and _are_equal(data, versions / newest / versions.name):
                 self._saved = newest
                 return
-            write_folder(path, lambda partial: _copy(data, partial))
-        self._saved = self.resolve_save_version()
+            version = self.resolve_save_version()
+            while (versions / version).exists():  # of another run, begun in the same millisecond
+                version = _next(version)
+            write_folder(versions / version / versions.name, lambda partial: _copy(data, partial))
+            self._saved = version
 
     def resolve_load_version(self) -> str | None:
         if self._saved and not self._version.load:
@@ -58,6 +64,12 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath.as_posix(), "version": self._version}
+
+
+def _next(version: str) -> str:
+    """The version a millisecond later."""
+    later = datetime.strptime(version, _FORMAT) + timedelta(milliseconds=1)
+    return f"{later.strftime(_FORMAT)[:-4]}Z"
 
 
 def _copy(folder: Path, to: Path) -> None:

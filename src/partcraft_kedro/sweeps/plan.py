@@ -80,6 +80,9 @@ def _find_sweep(context: KedroContext, name: str) -> SweepOptions:
 def _check(raw: dict, point: Point) -> dict[str, Any]:
     """All options of a point, as `kedro run` would have them."""
     refuse_unknown_groups(option.partition(".")[0] for option in point.options)
+    for option in point.options:
+        if "." not in option:
+            raise UserError(f"{option} is a group of options and no option: give one of them, as in train.rank=2,4.")
     return ParameterValidator(dict(pipelines)).validate_raw_params(with_options(raw, point.options))
 
 
