@@ -18,6 +18,7 @@ def project(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / ODD
     lay_out(folder)
     monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it where a test of this process uses it
     return folder
 
 

@@ -14,7 +14,8 @@ import multiprocessing, time
 from partcraft_kedro.stopping import stoppable
 with stoppable():
     try:
-        multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True).start()
+        for _ in range(20):
+            multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True).start()
         print("begins", flush=True)
         time.sleep(600)
     finally:

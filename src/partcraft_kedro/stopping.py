@@ -17,7 +17,7 @@ ENDS_WITH_PARENT = "PARTCRAFT_ENDS_WITH_PARENT"
 """The variable of the environment that is set for a process whose standard input is a pipe that its parent holds open
 for as long as it lives: whatever ends the parent, on any system, closes it."""
 
-
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _GRACE = 10  # seconds for an orderly end, once the parent is gone
 
 
@@ -30,7 +30,7 @@ def stoppable() -> Iterator[None]:
     """Take SIGTERM as Ctrl-C: what is half-written is removed, and MLflow's run is marked as killed."""
     signal.signal(signal.SIGTERM, _terminate)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_leave_it_to_the_parent)
+        os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_leave_it_to_the_parent)
     if ENDS_WITH_PARENT in os.environ:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -46,10 +46,20 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
+def _hold() -> None:
+    """Let signals wait: one that comes to a child before it is told to ignore it would end in a traceback."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
 def _leave_it_to_the_parent() -> None:
     """In a process that decodes pictures: it would answer Ctrl-C with a traceback of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release()
 
 
 def _end_with_parent() -> None:
