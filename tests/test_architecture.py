@@ -4,23 +4,11 @@ import ast
 from pathlib import Path
 
 import pytest
+from plan import ROOMS
 
 import partcraft_kedro
 
 PACKAGE = Path(partcraft_kedro.__file__).parent
-ROOMS = (
-    "images",
-    "drawn",
-    "features",
-    "parts",
-    "prompts",
-    "model",
-    "training",
-    "generation",
-    "evaluation",
-    "experiments",
-    "pretraining",
-)
 MODULES = sorted(path for room in ROOMS for path in (PACKAGE / room).rglob("*.py"))
 
 
