@@ -7,8 +7,6 @@ from kedro.io import DataCatalog
 from rich.console import Console
 from rich.table import Column, Table
 
-from partcraft_kedro.experiments.summary import table_of_headlines
-
 
 def print_discovery(scores: dict, catalog: DataCatalog) -> None:
     """The numbers among the scores, and where figures and names of parts are."""
@@ -53,6 +51,8 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
 
 def print_sweep(folder: Path) -> None:
     """The headlines of the sweep that lies in a folder."""
+    from partcraft_kedro.experiments.summary import table_of_headlines  # SciPy, which takes long to import
+
     found = table_of_headlines(pd.read_parquet(folder / "sweep_summary.parquet"))
     headings = (Column(name, no_wrap=name == "setting") for name in found.columns)
     table = Table(*headings, title=f"{folder.name}: mean over seeds ± half the 95% interval")
