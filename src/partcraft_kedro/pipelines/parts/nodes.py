@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
-from safetensors.numpy import load_file
 
 from partcraft_kedro.drawn.worlds import WORLDS
-from partcraft_kedro.files import read_file
 from partcraft_kedro.images import readers
 from partcraft_kedro.images.crops import crop_to
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions, PartsOptions
-from partcraft_kedro.parts import agreement, figures, keypoints, names
+from partcraft_kedro.parts import figures, names
+from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
@@ -43,7 +42,7 @@ def label_pictures(
 
 def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, stages: Stages) -> dict:
     """How good the parts are, against what is known of the pictures: true masks, or keypoints, boxes and classes."""
-    found = _label_maps(part_masks)
+    found = load_label_maps(part_masks)
     if "world" in records:
         return _score_against_masks(records, found, stages)
     return _score_photographs(records, found, codes)
@@ -51,6 +50,8 @@ def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame
 
 def _score_against_masks(records: pd.DataFrame, found: np.ndarray, stages: Stages) -> dict:
     """NMI, ARI and IoU, and which true label each discovered part stands for."""
+    from partcraft_kedro.parts import agreement  # scikit-learn, which takes long to import
+
     labels = WORLDS[records["world"].iloc[0]].labels
     true = np.stack([np.asarray(Image.open(stages.root / path)) for path in records["mask_path"]])
     patches = agreement.patch_labels(true, found.shape[1])
@@ -64,6 +65,8 @@ def _score_against_masks(records: pd.DataFrame, found: np.ndarray, stages: Stage
 def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataFrame) -> dict:
     """NMI, ARI and regression error at the keypoints of the test split, foreground IoU with the boxes, and what codes
     tell of classes: whatever the records allow. `matching` names parts after their keypoints."""
+    from partcraft_kedro.parts import keypoints  # scikit-learn, which takes long to import
+
     scores: dict = {"matching": {}, "foreground_share": float((found > 0).mean())}
     if "keypoints" in records:
         labelled = keypoints.labels_at_keypoints(records, found)
@@ -102,7 +105,7 @@ def draw_part_maps(
     """Random pictures with their part maps and codes (the paper's Fig. 1)."""
     chosen = numpy_generator(evaluate.seed, "part maps").permutation(len(records))[: evaluate.examples]
     shown = records.iloc[sorted(chosen)]
-    label_maps = _label_maps(part_masks)[shown.index]
+    label_maps = load_label_maps(part_masks)[shown.index]
     pictures = load_pictures([stages.root / path for path in shown["path"]], _SHOWN)
     of_shown = np.stack(codes.set_index("id").loc[shown["id"], "code"])
     return figures.part_maps_figure(pictures, label_maps, of_shown, _headings(part_names))
@@ -112,7 +115,7 @@ def draw_variants(
     records: pd.DataFrame, codes: pd.DataFrame, part_masks: Path, part_names: dict[int, str], stages: Stages
 ) -> Figure:
     """For each part its commonest variants, each by crops of the pictures that are nearest to its centroid."""
-    label_maps = _label_maps(part_masks)
+    label_maps = load_label_maps(part_masks)
     code, cosine = np.stack(codes["code"]), np.stack(codes["cosine"])
     sheets = []
     for part, heading in zip(part_names, _headings(part_names), strict=True):
@@ -126,11 +129,6 @@ def draw_variants(
             rows.append((f"[{part},{variant}]\n{count}×", crops))
         sheets.append((heading, rows))
     return figures.variants_figure(sheets, _CROPS)
-
-
-def _label_maps(part_masks: Path) -> np.ndarray:
-    """(n, grid, grid) uint8."""
-    return read_file(part_masks / "masks.safetensors", load_file)["label_maps"]
 
 
 def _headings(part_names: dict[int, str]) -> list[str]:

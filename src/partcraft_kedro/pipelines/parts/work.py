@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from partcraft_kedro.features.shards import FeatureShards
 from partcraft_kedro.files import write_file, write_folder
 from partcraft_kedro.options import PartsOptions
 from partcraft_kedro.parts.discovery import fit_part_predictor
+from partcraft_kedro.parts.label_maps import save_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 
@@ -31,7 +31,6 @@ def labelling(place: StageRef, *, part_predictor: Path, features: StageRef, reco
         label_maps.append(predictor.label_maps(chunk))
         for found, of_chunk in zip((codes, cosines), predictor.codes_of(chunk, label_maps[-1]), strict=True):
             found.extend(of_chunk)
-    masks = {"label_maps": np.concatenate(label_maps)}
-    write_folder(place.folder / "part_masks", lambda partial: save_file(masks, partial / "masks.safetensors"))
+    save_label_maps(np.concatenate(label_maps), place.folder / "part_masks")
     table = pd.DataFrame({"id": records["id"], "code": codes, "cosine": cosines})
     write_file(place.folder / "codes.parquet", table.to_parquet)

@@ -7,7 +7,6 @@ import pandas as pd
 
 from partcraft_kedro import tracking
 from partcraft_kedro.evaluation.measures import names_with
-from partcraft_kedro.files import read_file
 from partcraft_kedro.options import BaseModelOptions, GenerateOptions, TrainOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
@@ -52,7 +51,7 @@ def train_adapter(
         {"root": stages.root, "on_log": tracking.log_step, "on_samples": log_samples},
     )
     losses = trained.table("losses")
-    samples = [read_file(path, pd.read_parquet) for path in sorted(trained.folder.glob("samples/*.parquet"))]
+    samples = trained.tables("samples")
     if trained.found:
         tracking.log_curve(losses)
         for of_step in samples:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
 
 from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.evaluation.scores import score_codes
-from partcraft_kedro.files import read_file, write_file, write_folder
+from partcraft_kedro.files import write_file, write_folder
 from partcraft_kedro.generation.sampling import sample_pictures, to_images
 from partcraft_kedro.model.base import load_base, picture_size
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import BaseModelOptions, SamplingOptions, TrainOptions
+from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 from partcraft_kedro.training import loop
@@ -55,7 +55,7 @@ def training(
         return
     predictor = PartPredictor.load(part_predictor, base.device)
     of_split = (prompts["split"] == "train").to_numpy()
-    label_maps = load_file(part_masks / "masks.safetensors")["label_maps"]
+    label_maps = load_label_maps(part_masks)
     cache = TrainingCache.load(latents.folder, label_maps[of_split], list(prompts["code"][of_split]))
     model = PartCraft.create(
         base.model,
@@ -87,8 +87,8 @@ def training(
         write_file(at_step.with_suffix(".parquet"), table.to_parquet)
         on_samples(table)
 
-    for table in sorted(place.folder.glob("samples/*.parquet")):
-        on_samples(read_file(table, pd.read_parquet))
+    for table in place.tables("samples"):
+        on_samples(table)
     history = loop.train(model, cache, train, place.folder, place.fingerprint, on_log=on_log, on_sample=sample)
     facts = {**train.model_dump(exclude={"method"}), "fingerprint": place.fingerprint, "pictures": len(cache)}
     write_folder(place.folder / "adapter", lambda partial: model.save_adapter(partial, facts))
