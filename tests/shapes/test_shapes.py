@@ -31,7 +31,7 @@ from partcraft_kedro.model import base
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.model.partcraft import PartCraft
-from partcraft_kedro.options import SamplingOptions, TrainOptions
+from partcraft_kedro.options import FeaturesOptions, SamplingOptions, TrainOptions
 from partcraft_kedro.training import cache as training_cache
 from partcraft_kedro.training.cache import TrainingCache, write_latents
 from partcraft_kedro.training.loop import Gradient
@@ -132,9 +132,10 @@ def test_features(cub: dict, tmp_path: Path) -> None:
     Dinov2Model(Dinov2Config(image_size=518, patch_size=14, num_hidden_layers=1)).save_pretrained(tmp_path)
     crop = {"height": 224, "width": 224}
     BitImageProcessorPil(size={"shortest_edge": 256}, crop_size=crop).save_pretrained(tmp_path)
-    extractor = FeatureExtractor(str(tmp_path), mirrored=cub["features"]["mirrored"], device="cpu")
+    options = FeaturesOptions(**cub["features"])
+    extractor = FeatureExtractor(str(tmp_path), mirrored=options.mirrored, device="cpu")
     use_fakes(extractor.network)
-    pictures = np.zeros((cub["features"]["batch_size"], 224, 224, 3), np.uint8)
+    pictures = np.zeros((options.batch_size, 224, 224, 3), np.uint8)
     block = sum(weight.nbytes for weight in extractor.network.encoder.parameters())
     assert 2**28 < peak(lambda: extractor(pictures), [extractor.network]) + 11 * block < MOST
 
