@@ -9,7 +9,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: demo test bench lint docs viz mlflow clean
+.PHONY: demo test bench lint docs compose viz mlflow clean
 
 ## demo: draw creatures, discover their parts, train, generate, evaluate (about ten minutes)
 demo: $(READY)
@@ -31,6 +31,10 @@ lint: $(READY)
 ## docs: build the documentation's site, site/index.html
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+## compose: make creatures from parts in the browser, on port 7860
+compose: $(READY)
+	$(BIN)/kedro compose
 
 ## viz: see the pipeline, its tables and pictures in the browser
 viz: $(READY)

@@ -9,7 +9,7 @@ from diffusers import PNDMScheduler
 
 from measure import Result, side_by_side
 from partcraft_kedro.devices import half_precision
-from partcraft_kedro.generation.sampling import write_pictures
+from partcraft_kedro.generation.sampling import Sampler, write_pictures
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.prompts import compose_prompt
 from subjects.world import World, fresh_model
@@ -32,7 +32,7 @@ def measure(world: World, rounds: int) -> tuple[list[Result], dict]:
 
         def run() -> int:
             with tempfile.TemporaryDirectory() as folder:
-                write_pictures(model, prompts, names, options, 0, Path(folder))
+                write_pictures(Sampler(model, options, 0), prompts, names, "0" * 16, Path(folder))
             return count
 
         return run

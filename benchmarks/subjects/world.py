@@ -55,7 +55,7 @@ def make_world() -> Iterator[World]:
             max_iter=30, min_patches=2, seed=0, extractor={"model": "tiny"},
         )  # fmt: skip
         pictures = load_pictures(paths, SIZE)
-        label_maps, codes = predictor.segment(pictures)
+        label_maps, codes, _ = predictor.segment(pictures)
         write_latents(load_base("tiny").vae, paths, SIZE, folder / "latents")
         cache = TrainingCache.load(folder / "latents", label_maps, list(codes))
         # The published step finds the parts of the flipped picture; so that all see the same masks, so does this one.

@@ -4,7 +4,10 @@ import copy
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -294,6 +297,31 @@ def sweep(
         click.echo(f"Tables, figures, and the run behind each number: {folder / 'experiments.html'}")
     if failures:
         raise UserError(" ".join(failures))
+
+
+@cli.command(params=[option for option in run.params if option.name == "env"])
+@click.option("--adapter", help="A version of the adapter, or a folder; default: the newest.")
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+def compose(env: str | None, adapter: str | None, port: int, host: str, no_browser: bool) -> None:
+    """Open the page on which creatures are made from parts.
+
+    It works on what the last run of --env found and trained, and keeps what is made under data/07_model_output.
+    Palettes are there from --pipeline=parts on. Nothing leaves this machine.
+    """
+    if not find_spec("gradio"):
+        raise UserError("The page needs gradio: pip install --constraint constraints.txt --editable '.[app]'.")
+    from partcraft_kedro.compose.server import serve
+    from partcraft_kedro.opening import open_catalog, open_studio
+
+    catalog = open_catalog(env)
+    studio = open_studio(catalog, adapter)
+    boards = catalog.load("params:stages").layer("07_model_output") / "boards"
+    address = serve(studio, boards, title=env or "creatures", host=host, port=port, open_browser=not no_browser)
+    click.echo(f"Compose at {address} (Ctrl-C ends it).")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 run.callback = stoppable()(run.callback)

@@ -5,12 +5,13 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.generation.sampling import sample_pictures, to_images, write_pictures
+from partcraft_kedro.generation.sampling import Sampler, sample_pictures, to_images, write_pictures
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.randomness import torch_generator
 
 PROMPTS, NAMES = ["a photo of a [0,1] [1,2]", "a photo of a bird", "a photo of a [2,0]"], ["one", "two", "three"]
+ADAPTER = "0123456789abcdef"
 
 
 def options(**changes) -> SamplingOptions:
@@ -85,11 +86,11 @@ def test_what_is_no_picture_is_not_taken_for_a_black_one(create_tiny) -> None:
 
 
 def test_batches_that_are_whole_are_kept_and_the_others_drawn(model: PartCraft, tmp_path) -> None:
-    write_pictures(model, PROMPTS, NAMES, options(), 3, tmp_path / "whole")
-    write_pictures(model, PROMPTS, NAMES, options(), 3, tmp_path / "broken")
+    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, ADAPTER, tmp_path / "whole")
+    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, ADAPTER, tmp_path / "broken")
     (tmp_path / "broken/two.png").unlink()  # of the first batch
     (tmp_path / "broken/three.png").write_bytes(b"kept")  # the second batch
-    write_pictures(model, PROMPTS, NAMES, options(), 3, tmp_path / "broken")
+    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, ADAPTER, tmp_path / "broken")
     for name in ("one", "two"):
         assert (tmp_path / f"broken/{name}.png").read_bytes() == (tmp_path / f"whole/{name}.png").read_bytes()
     assert (tmp_path / "broken/three.png").read_bytes() == b"kept"
@@ -99,4 +100,4 @@ def test_batches_that_are_whole_are_kept_and_the_others_drawn(model: PartCraft, 
 def test_a_folder_that_cannot_be_written_ends_the_run(model: PartCraft, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
-        write_pictures(model, PROMPTS[:1], NAMES[:1], options(), 3, tmp_path / "file")
+        write_pictures(Sampler(model, options(), 3), PROMPTS[:1], NAMES[:1], ADAPTER, tmp_path / "file")

@@ -82,7 +82,7 @@ def test_saved_and_loaded_it_gives_the_same_codes_of_pictures(vit_folder, tmp_pa
     torch.manual_seed(1)
     predictor = random_predictor(str(vit_folder))
     pictures = np.random.default_rng(0).integers(0, 256, (70, 40, 40, 3), dtype=np.uint8)  # more than one batch
-    labels, codes = predictor.segment(pictures)
+    labels, codes, _ = predictor.segment(pictures)
     assert len(np.unique(labels)) == 3
     assert len(np.unique(codes[:, 1])) > 2
     predictor.save(tmp_path)

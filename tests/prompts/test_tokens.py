@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.prompts import TEMPLATES, PartToken, compose_prompt, find_tokens, parse_tokens, tokens_of
+from partcraft_kedro.prompts import (
+    TEMPLATES,
+    PartToken,
+    compose_prompt,
+    find_tokens,
+    join_prompt,
+    parse_tokens,
+    split_prompt,
+    tokens_of,
+)
 
 VARIANTS = [8, 256, 256, 4]
 
@@ -93,3 +102,24 @@ def test_parts_go_by_their_names_too(text, parsed):
 def test_an_unknown_name_is_refused(text, names, complaint):
     with pytest.raises(UserError, match=complaint):
         parse_tokens(text, VARIANTS, names)
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "after", "prompt"),
+    [
+        ("a photo of a", [0, None, 3], "", "a photo of a [0,0] [2,3]"),
+        ("a photo of a", [None, 12, None], "on a rock", "a photo of a [1,12] on a rock"),
+        ("a bird", [None, 1, None], ", on sand", "a bird [1,1], on sand"),
+        ("", [None, None, 2], "", "[2,2]"),
+        ("a bird", [None, None, None], "", "a bird"),
+        ("", [None, None, None], "", ""),
+    ],
+)
+def test_a_prompt_by_its_pieces_and_back(before: str, code: list, after: str, prompt: str) -> None:
+    assert join_prompt(before, code, after) == prompt
+    # Without a token there is no telling what comes before it.
+    assert split_prompt(prompt, 3) == (before, code, after)
+
+
+def test_words_between_tokens_come_after_them() -> None:
+    assert split_prompt("a [1,2] with [0,3] wings , on sand", 3) == ("a", [3, 2, None], "with wings, on sand")

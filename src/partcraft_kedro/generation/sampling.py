@@ -1,21 +1,109 @@
 """Sampling pictures from prompts with part tokens."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
 from partcraft_kedro.files import write_file
+from partcraft_kedro.generation.recipes import Recipe, write_picture
 from partcraft_kedro.images.tensors import from_unit
+from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.passes import as_many_as_fit
 from partcraft_kedro.prompts import parse_tokens
 from partcraft_kedro.randomness import torch_generator
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws pictures with a model. A picture's initial noise depends on the seed and its name alone.
+
+    part_names: for tokens such as `<head:101>`; on_step: called after each denoising step with the number of steps done
+    and their count for the batch: what it raises ends the sampling; attention: a list that each batch adds the maps of
+    its tokens to, means over steps, heads and layers, (n, M+1, h, w) float32, zero where a part has no token.
+    """
+
+    model: PartCraft
+    options: SamplingOptions
+    seed: int
+    part_names: Sequence[str] = ()
+    on_step: Callable[[int, int], None] | None = None
+    attention: list[torch.Tensor] | None = None
+
+    def batches(self, prompts: Sequence[str], names: Sequence[str]) -> Iterator[torch.Tensor]:
+        """A picture for each prompt, in batches (n, 3, h, w) float in 0..1 on the CPU, each as large as the options say
+        and memory holds.
+
+        Raises UserError for a token that the adapter does not know, or if memory does not hold one picture.
+        """
+        done, size = 0, self.options.batch_size
+
+        def sample(pictures: int) -> torch.Tensor:
+            return self._batch(prompts[done : done + pictures], names[done : done + pictures])
+
+        while done < len(names):
+            most = min(size, len(names) - done)
+            batch, size = as_many_as_fit(sample, most, doing="sampling", remedy="give base.device=cpu")
+            done += len(batch)
+            yield batch
+
+    @torch.inference_mode()
+    def _batch(self, prompts: Sequence[str], names: Sequence[str]) -> torch.Tensor:
+        model, options, pipeline = self.model, self.options, self.model.pipeline
+        unet, vae, own = pipeline.unet.config, pipeline.vae, model.own_scheduler
+        pipeline.scheduler = (
+            own if options.scheduler == "model" else DPMSolverMultistepScheduler.from_config(own.config)
+        )
+        checked = [parse_tokens(prompt, model.settings["variants"], self.part_names) for prompt in prompts]
+        ids, columns = model.prompts.tokenize([*checked, options.negative_prompt])
+        shape = (unet.in_channels, unet.sample_size, unet.sample_size)
+        noise = torch.stack(
+            [torch.randn(shape, generator=torch_generator(self.seed, "picture", name)) for name in names]
+        )
+        with model.autocast(), self._watching(columns[:-1]) as on_step:
+            words = model.prompts.encode(ids)
+            latents = pipeline(
+                prompt_embeds=words[:-1],
+                negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
+                latents=noise.to(model.device),
+                num_inference_steps=options.steps,
+                guidance_scale=options.guidance_scale,
+                guidance_rescale=options.guidance_rescale,
+                callback_on_step_end=on_step,
+                output_type="latent",
+            ).images
+        # As ceilings are decoded: in float32.
+        return (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1).cpu()
+
+    @contextlib.contextmanager
+    def _watching(self, columns: torch.Tensor) -> Iterator[Callable[..., dict]]:
+        """What diffusers is to call after each step. columns: of each part's token in its prompt, (n, M+1)."""
+        maps: list[torch.Tensor] = []
+        watched = contextlib.nullcontext() if self.attention is None else AttentionCapture(self.model.pipeline.unet)
+
+        def on_step(pipeline: StableDiffusionPipeline, step: int, _: torch.Tensor, __: dict) -> dict:
+            if capture is not None:
+                maps.append(capture.maps()[-len(columns) :].cpu())
+            if self.on_step is not None:
+                self.on_step(step + 1, pipeline.num_timesteps)
+            return {}
+
+        with watched as capture:
+            if capture is not None:
+                # With guidance the negative prompt's half of the batch comes first.
+                unwatched = torch.full_like(columns, -1) if self.options.guidance_scale > 1 else columns[:0]
+                capture.watch(torch.cat([unwatched, columns]).to(self.model.device))
+            yield on_step
+        if self.attention is not None:
+            self.attention.append(torch.stack(maps).mean(0))
 
 
 def sample_pictures(
@@ -26,88 +114,35 @@ def sample_pictures(
     seed: int,
     part_names: Sequence[str] = (),
 ) -> torch.Tensor:
-    """Sample one picture for each prompt, (n, 3, h, w) float in 0..1 on the CPU.
+    """A picture for each prompt, all in one, (n, 3, h, w): see `Sampler`."""
+    return torch.cat(list(Sampler(model, options, seed, part_names).batches(prompts, names)))
 
-    A picture's initial noise depends on (seed, its name) alone. part_names: for tokens such as `<head:101>`.
-    Raises UserError for a token that the adapter does not know, or if memory does not hold one picture.
+
+def write_pictures(sampler: Sampler, prompts: Sequence[str], names: Sequence[str], adapter: str, folder: Path) -> None:
+    """Sample in batches to `<folder>/<name>.png`, each with its recipe; batches whose pictures are all there are kept.
+
+    Threads write one batch while the next one is sampled. adapter: the fingerprint of the model's.
     """
-    return torch.cat(list(_sample_batches(model, prompts, names, options, seed, part_names)))
-
-
-def _sample_batches(
-    model: PartCraft,
-    prompts: Sequence[str],
-    names: Sequence[str],
-    options: SamplingOptions,
-    seed: int,
-    part_names: Sequence[str] = (),
-) -> Iterator[torch.Tensor]:
-    """`sample_pictures`, one batch after the other, each as large as the options say and memory holds."""
-    done, size = 0, options.batch_size
-
-    def sample(pictures: int) -> torch.Tensor:
-        of_batch = slice(done, done + pictures)
-        return _sample_batch(model, prompts[of_batch], names[of_batch], options, seed, part_names)
-
-    while done < len(names):
-        most = min(size, len(names) - done)
-        batch, size = as_many_as_fit(sample, most, doing="sampling", remedy="give base.device=cpu")
-        done += len(batch)
-        yield batch
-
-
-@torch.inference_mode()
-def _sample_batch(
-    model: PartCraft,
-    prompts: Sequence[str],
-    names: Sequence[str],
-    options: SamplingOptions,
-    seed: int,
-    part_names: Sequence[str],
-) -> torch.Tensor:
-    pipeline, unet, vae = model.pipeline, model.pipeline.unet.config, model.pipeline.vae
-    own = model.own_scheduler
-    pipeline.scheduler = own if options.scheduler == "model" else DPMSolverMultistepScheduler.from_config(own.config)
-    checked = [parse_tokens(prompt, model.settings["variants"], part_names) for prompt in prompts]
-    ids = model.prompts.tokenize([*checked, options.negative_prompt])[0]
-    shape = (unet.in_channels, unet.sample_size, unet.sample_size)
-    noise = torch.stack([torch.randn(shape, generator=torch_generator(seed, "picture", name)) for name in names])
-    with model.autocast():
-        words = model.prompts.encode(ids)
-        latents = pipeline(
-            prompt_embeds=words[:-1],
-            negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
-            latents=noise.to(model.device),
-            num_inference_steps=options.steps,
-            guidance_scale=options.guidance_scale,
-            guidance_rescale=options.guidance_rescale,
-            output_type="latent",
-        ).images
-    # As ceilings are decoded: in float32.
-    return (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1).cpu()
-
-
-def write_pictures(
-    model: PartCraft, prompts: Sequence[str], names: Sequence[str], options: SamplingOptions, seed: int, folder: Path
-) -> None:
-    """Sample in batches to `<folder>/<name>.png`; batches whose pictures are all there are kept.
-
-    Threads write one batch while the next one is sampled.
-    """
-    rows, size = range(len(names)), options.batch_size
+    rows, size = range(len(names)), sampler.options.batch_size
     paths = [folder / f"{name}.png" for name in names]
     batches = [rows[start : start + size] for start in rows[::size]]
     missing = [row for batch in batches if not all(paths[row].exists() for row in batch) for row in batch]
-    to_write = iter([paths[row] for row in missing])
-    sampled = _sample_batches(model, [prompts[row] for row in missing], [names[row] for row in missing], options, seed)
+    to_write = iter(missing)
     progress = tqdm(total=len(names), initial=len(names) - len(missing), desc="sample pictures", unit="picture")
     written: list[Future] = []
+
+    def write(image: Image.Image, row: int) -> None:
+        recipe = Recipe(
+            prompt=prompts[row], seed=sampler.seed, noise=names[row], sampling=sampler.options, adapter=adapter
+        )
+        write_file(paths[row], lambda partial: write_picture(image, recipe, partial))
+
     with progress, ThreadPoolExecutor() as pool:
-        for pictures in sampled:
+        for pictures in sampler.batches([prompts[row] for row in missing], [names[row] for row in missing]):
             images = to_images(pictures)
             for future in written:
                 future.result()  # a full disk ends the run here
-            written = [pool.submit(write_file, next(to_write), image.save) for image in images]
+            written = [pool.submit(write, image, next(to_write)) for image in images]
             progress.update(len(images))
         for future in written:
             future.result()

@@ -73,8 +73,8 @@ class PartPredictor:
             cosines[:, m] = torch.where(present[:, m], cosine, 0.0)
         return codes.numpy(), cosines.numpy()
 
-    def segment(self, images: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Label maps (n, grid, grid) and codes (n, M+1) of pictures, in one pass.
+    def segment(self, images: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Label maps (n, grid, grid), codes (n, M+1) and their cosines (n, M+1) of pictures, in one pass.
 
         images: (n, h, w, 3) uint8, or (n, 3, h, w) float in 0..1.
         """
@@ -90,7 +90,7 @@ class PartPredictor:
             self._extractor = extractor
         features = torch.cat([self._extractor(batch) for batch in _batches(images)])
         label_maps = self.label_maps(features)
-        return label_maps, self.codes_of(features, label_maps)[0]
+        return label_maps, *self.codes_of(features, label_maps)
 
     def predict(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
         """`part_predictor.predict` of the paper's algorithms: pictures → codes (n, M+1)."""

@@ -5,8 +5,19 @@ from partcraft_kedro.prompts.tokens import (
     PartToken,
     compose_prompt,
     find_tokens,
+    join_prompt,
     parse_tokens,
+    split_prompt,
     tokens_of,
 )
 
-__all__ = ["TEMPLATES", "PartToken", "compose_prompt", "find_tokens", "parse_tokens", "tokens_of"]
+__all__ = [
+    "TEMPLATES",
+    "PartToken",
+    "compose_prompt",
+    "find_tokens",
+    "join_prompt",
+    "parse_tokens",
+    "split_prompt",
+    "tokens_of",
+]

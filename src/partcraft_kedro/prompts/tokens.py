@@ -73,6 +73,22 @@ def compose_prompt(code: np.ndarray, rng: np.random.Generator | None = None, tem
     return template.format(" ".join(map(str, tokens)))
 
 
+def join_prompt(before: str, code: Sequence[int | None], after: str) -> str:
+    """`before [0,4] [2,17] after`; a part of None gets no token: it is left to the model."""
+    tokens = [str(PartToken(part, variant)) for part, variant in enumerate(code) if variant is not None]
+    front = " ".join(filter(None, [before.strip(), *tokens]))
+    after = after.strip()
+    return front + after if after.startswith((",", ".", ";")) else " ".join(filter(None, [front, after]))
+
+
+def split_prompt(prompt: str, parts: int) -> tuple[str, list[int | None], str]:
+    """The inverse of `join_prompt`, for a code of `parts` labels; words that stand between tokens come after them."""
+    variants = {token.part: token.variant for token in find_tokens(prompt)}
+    before, _, after = _TOKEN.sub("\0", prompt).partition("\0")
+    after = " ".join(after.replace("\0", " ").split()).replace(" ,", ",")
+    return before.strip(), [variants.get(part) for part in range(parts)], after
+
+
 def find_tokens(text: str) -> list[PartToken]:
     """The part tokens in a text, in order of appearance, in either notation."""
     return [PartToken(*(int(n) for n in match.groups() if n is not None)) for match in _TOKEN.finditer(text)]

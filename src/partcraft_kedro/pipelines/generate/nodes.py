@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.generation.compose import make_plan
+from partcraft_kedro.generation.plan import make_plan
 from partcraft_kedro.options import BaseModelOptions, GenerateOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
-GENERATION = Stage("pictures", "07_model_output", version=4, work="partcraft_kedro.pipelines.generate.work.generation")
+GENERATION = Stage("pictures", "07_model_output", version=5, work="partcraft_kedro.pipelines.generate.work.generation")
 _logger = logging.getLogger(__name__)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.generation.sampling import write_pictures
+from partcraft_kedro.files import fingerprint_of
+from partcraft_kedro.generation.sampling import Sampler, write_pictures
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import BaseModelOptions, SamplingOptions
 from partcraft_kedro.parts.predictor import PartPredictor
@@ -22,7 +23,7 @@ def generation(
     sampling: SamplingOptions,
     seed: int,
 ) -> None:
-    """Writes `<id>.png` of every planned picture."""
+    """Writes `<id>.png` of every planned picture, with its recipe inside."""
     model = PartCraft.load(adapter, base.device, base.precision, base.model)
     predictor = PartPredictor.load(part_predictor, base.device)
     of_adapter = model.settings["variants"]
@@ -33,4 +34,5 @@ def generation(
             f"part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the predictor's "
             "version that belongs to it."
         )
-    write_pictures(model, list(plan["prompt"]), list(plan["id"]), sampling, seed, place.folder)
+    sampler = Sampler(model, sampling, seed)
+    write_pictures(sampler, list(plan["prompt"]), list(plan["id"]), fingerprint_of(adapter), place.folder)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from partcraft_kedro.generation.compose import compose_code, make_plan
+from partcraft_kedro.generation.plan import compose_code, make_plan
 from partcraft_kedro.prompts import find_tokens, tokens_of
 
 PARTS = 5

@@ -1,0 +1,620 @@
+// The page: shows what the server tells, and asks it for all else. Text is set as text, never as markup.
+
+const $ = (id) => document.getElementById(id);
+const kept = {
+  get: (name, otherwise) => JSON.parse(localStorage.getItem(`partcraft.${name}`) ?? "null") ?? otherwise,
+  set: (name, value) => localStorage.setItem(`partcraft.${name}`, JSON.stringify(value)),
+};
+
+/** An element with properties, attributes (names with a dash, and role), handlers (on…) and children. */
+function el(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "colour") element.style.setProperty("--part", value);
+    else if (name.includes("-") || name === "role") element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** What the server answers; throws its sentence. */
+async function ask(path, method = "GET", body = undefined) {
+  const isJson = body !== undefined && !(body instanceof Blob) && typeof body !== "string";
+  const headers = isJson ? { "Content-Type": "application/json" } : {};
+  let answer;
+  try {
+    answer = await fetch(path, { method, headers, body: isJson ? JSON.stringify(body) : body });
+  } catch {
+    throw new Error("The server does not answer: is `kedro compose` still running?");
+  }
+  const content = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Error(content?.sentence ?? `This did not work (${answer.status}).`);
+  return content;
+}
+
+let studio; // what /studio tells
+let makings = []; // of this board, the oldest first
+const now = {
+  code: [], locked: new Set(), part: 1, like: null, // like: a variant whose neighbours are listed
+  seed: 0, noise: "0", shown: null, // shown: the making on the stage
+  view: "picture", job: null, // job: {session, event, source} of what is being drawn
+};
+const board = kept.get("board", Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join(""));
+kept.set("board", board);
+
+// ---- telling ------------------------------------------------------------------------------------------------------
+
+function tell(...what) {
+  $("status").className = "";
+  $("status").replaceChildren(...what);
+}
+
+function tellWrong(error) {
+  tell(error.message);
+  $("status").className = "wrong";
+}
+
+/** Runs what may fail with a sentence. */
+const trying = (work) => async (...given) => {
+  try {
+    return await work(...given);
+  } catch (error) {
+    tellWrong(error);
+  }
+};
+
+// ---- slots and words ----------------------------------------------------------------------------------------------
+
+const crop = (part, variant) => `/crops/${part}/${variant}.jpg`;
+const tokenName = (part, variant) => `${studio.parts[part].name} ${variant}`;
+
+function showSlots() {
+  $("slots").replaceChildren(...studio.parts.map((part, number) => {
+    const variant = now.code[number];
+    const isLocked = now.locked.has(number);
+    const look = variant === null
+      ? el("span", { className: "open" }, "left to the model")
+      : el("img", { src: crop(number, variant), alt: tokenName(number, variant) });
+    return el("li", { colour: part.colour, className: number === now.part ? "active" : "" },
+      el("button", {
+        type: "button", className: "slot", title: `Choose ${part.name}`, onclick: () => choosePart(number, true),
+      }, look, el("span", { className: "name" }, part.name)),
+      el("div", { className: "tools" },
+        el("button", {
+          type: "button", "aria-pressed": isLocked, "aria-label": `Lock ${part.name}`, title: "Lock (L)",
+          onclick: () => lock(number),
+        }, isLocked ? "locked" : "lock"),
+        el("button", {
+          type: "button", "aria-label": `Leave ${part.name} to the model`, title: "Leave it to the model",
+          disabled: variant === null, onclick: () => setCode(now.code.with(number, null)),
+        }, "×")));
+  }));
+}
+
+function lock(part) {
+  now.locked.has(part) ? now.locked.delete(part) : now.locked.add(part);
+  showSlots();
+}
+
+function setCode(code) {
+  now.code = code;
+  showSlots();
+  showVariants();
+  showPrompt();
+  kept.set("code", code);
+}
+
+const words = () => ({ before: $("before").value, code: now.code, after: $("after").value });
+
+const showPrompt = trying(async () => {
+  $("prompt").textContent = await ask("/prompt", "POST", words());
+});
+
+const shuffle = trying(async () => {
+  setCode(await ask("/shuffle", "POST", { code: now.code, locked: [...now.locked] }));
+});
+
+function newNoise() {
+  [now.seed, now.noise] = [crypto.getRandomValues(new Uint32Array(1))[0], "0"];
+  $("seed").value = now.seed;
+  tell("New noise: the next pictures start elsewhere.");
+}
+
+// ---- palette ------------------------------------------------------------------------------------------------------
+
+function showTabs() {
+  $("tabs").replaceChildren(...studio.parts.map((part, number) => el("button", {
+    type: "button", role: "tab", colour: part.colour, "aria-selected": number === now.part,
+    onclick: () => choosePart(number),
+  }, part.name)));
+}
+
+function choosePart(number, goes = false) {
+  [now.part, now.like] = [number, null];
+  showTabs();
+  showSlots();
+  showVariants();
+  overlay();
+  const small = matchMedia("(max-width: 760px)").matches;
+  if (goes && small) $("palette").scrollIntoView({ behavior: "smooth" });
+}
+
+const seenSoon = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (entry.isIntersecting) {
+      entry.target.src = entry.target.dataset.src;
+      seenSoon.unobserve(entry.target);
+    }
+  }
+}, { rootMargin: "200px" });
+
+function showVariants() {
+  const all = studio.parts[now.part].variants;
+  const wanted = $("search").value.trim().toLowerCase();
+  const found = now.like
+    ? now.like.order.map((number) => all.find((variant) => variant.number === number))
+    : all.filter((variant) => variant.classes.some((name) => name.toLowerCase().includes(wanted)));
+  $("like-off").hidden = !now.like;
+  if (now.like) $("like-off").textContent = `like ${tokenName(now.part, now.like.number)} ×`;
+  $("search").hidden = Boolean(now.like);
+  $("variants").setAttribute("aria-label", `Variants of ${studio.parts[now.part].name}`);
+  const chosen = now.code[now.part];
+  $("variants").replaceChildren(...found.map((variant, place) => {
+    const image = el("img", { alt: "" });
+    image.dataset.src = crop(now.part, variant.number);
+    seenSoon.observe(image);
+    const isChosen = variant.number === chosen;
+    return el("button", {
+      type: "button", role: "option", "aria-selected": isChosen, tabIndex: isChosen || place === 0 ? 0 : -1,
+      "aria-label": `${tokenName(now.part, variant.number)}, in ${variant.count} pictures`,
+      title: `${tokenName(now.part, variant.number)}: in ${variant.count} pictures, most of ${variant.classes.join(", ")}`,
+      onclick: () => take(variant.number),
+    }, image, el("span", {}, variant.count));
+  }));
+  if (!found.length) $("variants").append(el("p", {}, wanted ? `No variant is of a class like “${wanted}”.` : "No variants."));
+  showDetail(all.find((variant) => variant.number === chosen));
+}
+
+function take(variant) {
+  const at = [...$("variants").children].indexOf(document.activeElement);
+  setCode(now.code.with(now.part, variant));
+  if (at >= 0) $("variants").children[at]?.focus();
+}
+
+function showDetail(variant) {
+  if (!variant) {
+    $("detail").replaceChildren(el("p", {}, `Each ${studio.parts[now.part].name} is a look that pictures have; the number says how many.`));
+    return;
+  }
+  const whole = encodeURIComponent(variant.id);
+  $("detail").replaceChildren(
+    el("img", { src: `/dataset/${whole}.jpg`, alt: `The picture in which ${tokenName(now.part, variant.number)} is most typical` }),
+    el("div", {},
+      el("p", {}, `${tokenName(now.part, variant.number)}: ${variant.count} pictures, most of ${variant.classes.join(", ")}`),
+      el("button", {
+        type: "button", onclick: trying(async () => {
+          now.like = { number: variant.number, order: await ask(`/like/${now.part}/${variant.number}`) };
+          showVariants();
+        }),
+      }, "More like this"),
+      el("button", { type: "button", onclick: trying(async () => takeAll(await ask(`/dataset/${whole}/code`))) }, "All parts of this picture")));
+}
+
+/** All parts of a picture, but for those that are locked. */
+function takeAll(code) {
+  setCode(now.code.map((variant, part) => now.locked.has(part) ? variant : code[part]));
+}
+
+function walk(key) {
+  const options = [...$("variants").querySelectorAll("[role=option]")];
+  const at = options.indexOf(document.activeElement);
+  if (at < 0 || !options.length) return false;
+  const across = getComputedStyle($("variants")).gridTemplateColumns.split(" ").length;
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, Home: -at, End: options.length - 1 - at }[key];
+  if (step === undefined) return false;
+  options[Math.min(Math.max(at + step, 0), options.length - 1)].focus();
+  return true;
+}
+
+// ---- a picture of one's own ---------------------------------------------------------------------------------------
+
+const takeFile = trying(async (file) => {
+  tell(`Reading ${file.name} …`);
+  const found = await ask("/picture", "POST", file);
+  if (found.recipe) return restore(found);
+  showDonor(found, file.name);
+  tell(`The parts of ${file.name} are found: take what you like.`);
+  $("lent").scrollIntoView({ block: "nearest" });
+});
+
+function showDonor(found, name) {
+  const rows = studio.parts.map((part, number) => {
+    const variant = found.code[number];
+    if (variant === null) return el("tr", {}, el("td"), el("td", { colSpan: 3 }, `no ${part.name} found`));
+    return el("tr", {},
+      el("td", {}, el("img", { src: crop(number, variant), alt: tokenName(number, variant) })),
+      el("td", {}, tokenName(number, variant)),
+      el("td", { title: "Cosine: 1 if it is just what this variant stands for" },
+        el("meter", { min: 0, max: 1, low: .6, high: .85, optimum: 1, value: found.cosine[number] }), ` ${found.cosine[number].toFixed(2)}`),
+      el("td", {}, el("button", { type: "button", "aria-label": `Take ${part.name}`, onclick: () => setCode(now.code.with(number, variant)) }, "take")));
+  });
+  const canvas = el("canvas");
+  $("lent").replaceChildren(
+    el("div", { className: "picture" }, el("img", { src: found.shown, alt: name }), canvas),
+    el("table", {}, el("tbody", {}, ...rows)),
+    el("button", { type: "button", onclick: () => takeAll(found.code) }, "Take all"));
+  drawLabels(canvas, found.label_map);
+}
+
+// ---- recipes ------------------------------------------------------------------------------------------------------
+
+function restore(found) {
+  const { sampling, seed, noise } = found.recipe;
+  $("before").value = found.before;
+  $("after").value = found.after;
+  $("negative").value = sampling.negative_prompt;
+  $("guidance").value = sampling.guidance_scale;
+  $("seed").value = now.seed = seed;
+  now.noise = noise;
+  $("fine-steps").value = sampling.steps;
+  setCode(found.code);
+  tell("The recipe is restored: Fine makes this picture again.");
+}
+
+function linkOf(recipe) {
+  const bytes = new TextEncoder().encode(JSON.stringify(recipe));
+  return `${location.origin}/?recipe=${btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_")}`;
+}
+
+const followLink = trying(async (coded) => {
+  let text;
+  try {
+    const bytes = Uint8Array.from(atob(coded.replaceAll("-", "+").replaceAll("_", "/")), (letter) => letter.charCodeAt(0));
+    text = new TextDecoder().decode(bytes);
+  } catch {
+    throw new Error("The link's recipe is broken: copy the whole link.");
+  }
+  restore(await ask("/recipe", "POST", text));
+});
+
+// ---- drawing ------------------------------------------------------------------------------------------------------
+
+/** gradio sends what changed since the last message as a list of edits. */
+function edited(before, edits) {
+  let value = structuredClone(before);
+  for (const [deed, path, content] of edits) {
+    if (!path.length) { value = content; continue; }
+    let place = value;
+    for (const key of path.slice(0, -1)) place = place[key];
+    const last = path.at(-1);
+    if (deed === "delete") Array.isArray(place) ? place.splice(last, 1) : delete place[last];
+    else if (deed === "append") place[last] += content;
+    else place[last] = content;
+  }
+  return value;
+}
+
+async function draw(steps, noises) {
+  if (now.job) return;
+  if (studio.missing) throw new Error(studio.missing);
+  const session = crypto.randomUUID();
+  const wish = {
+    board, ...words(), negative: $("negative").value, seed: now.seed, noises, steps,
+    guidance_scale: Number($("guidance").value), parent: now.shown?.id ?? null,
+  };
+  now.job = { session };
+  $("stage").classList.add("busy");
+  showButtons();
+  try {
+    const body = { data: [wish], fn_index: 0, session_hash: session };
+    now.job.event = (await ask("/gradio_api/queue/join", "POST", body)).event_id;
+    const making = await listen(session);
+    if (!making) return tell("Cancelled.");
+    makings.push(making);
+    show(making);
+    const asked = making.pictures.flatMap((picture) => Object.values(picture.arrived));
+    tell(asked.length ? `${asked.filter(Boolean).length} of ${asked.length} parts arrived.` : "Made.");
+  } finally {
+    now.job = null;
+    $("stage").classList.remove("busy");
+    showButtons();
+  }
+}
+
+/** Waits for the job's end; returns what was made, or null if it was cancelled. */
+function listen(session) {
+  return new Promise((resolve, reject) => {
+    const source = new EventSource(`/gradio_api/queue/data?session_hash=${session}`);
+    let data = null;
+    const end = (settle, value) => { source.close(); settle(value); };
+    now.job.cancel = () => end(resolve, null);
+    source.onerror = () => end(reject, new Error("The server does not answer: is `kedro compose` still running?"));
+    source.onmessage = ({ data: text }) => {
+      const message = JSON.parse(text);
+      if (message.msg === "estimation") {
+        tellProgress(message.rank > 0 ? `${message.rank + 1} in line` : "Beginning …", null);
+      } else if (message.msg === "process_generating" && message.success) {
+        const news = message.output.data[0];
+        data = Array.isArray(news) ? edited(data, news) : news;
+        if (data.step) tellProgress(`Step ${data.step} of ${data.of}`, data.step / data.of);
+      } else if (message.msg === "process_completed") {
+        if (!message.success) end(reject, new Error(message.output.error ?? "This could not be drawn."));
+        else end(resolve, message.output.data?.[0] ?? (data?.pictures ? data : null));
+      } else if (message.msg === "unexpected_error") end(reject, new Error(message.message));
+    };
+  });
+}
+
+function tellProgress(text, share) {
+  const bar = el("progress", { max: 1, "aria-label": "Progress" });
+  if (share !== null) bar.value = share;
+  tell(bar, text, el("button", { type: "button", onclick: cancel }, "Cancel"));
+}
+
+function cancel() {
+  if (!now.job?.event) return;
+  const { session, event } = now.job;
+  ask("/gradio_api/cancel", "POST", { session_hash: session, fn_index: 0, event_id: event }).catch(() => {});
+  now.job.cancel?.();
+}
+
+const noises = () => $("four").checked ? [now.noise, ...["0", "1", "2", "3"].filter((noise) => noise !== now.noise).slice(0, 3)] : [now.noise];
+const make = trying(() => draw(Number($("rough-steps").value), noises()));
+
+/** The pictures on the stage again in more steps; or, if nothing of them is as the slots are now, new ones. */
+const fine = trying((only = null) => {
+  if (only) {
+    restoreFrom(only);
+    return draw(Number($("fine-steps").value), [only.recipe.noise]);
+  }
+  return draw(Number($("fine-steps").value), noises());
+});
+
+function showButtons() {
+  for (const id of ["make", "fine"]) $(id).disabled = Boolean(now.job) || Boolean(studio.missing);
+}
+
+// ---- stage --------------------------------------------------------------------------------------------------------
+
+const pathOf = (making, number) => `/boards/${board}/${making.id}/${number}.png`;
+
+function restoreFrom(picture) {
+  const { sampling, seed, noise } = picture.recipe;
+  $("before").value = picture.before;
+  $("after").value = picture.after;
+  $("negative").value = sampling.negative_prompt;
+  $("guidance").value = sampling.guidance_scale;
+  $("seed").value = now.seed = seed;
+  now.noise = noise;
+  setCode(picture.code);
+}
+
+function show(making) {
+  now.shown = making;
+  showTree();
+  $("stage").classList.toggle("single", making.pictures.length === 1);
+  $("stage").replaceChildren(...making.pictures.map((picture, number) => {
+    const ticks = Object.entries(picture.arrived).map(([part, arrived]) => {
+      const { name, colour } = studio.parts[part];
+      const found = picture.found[part] === null ? "not seen" : `seen: ${tokenName(part, picture.found[part])}`;
+      return el("li", { className: arrived ? "yes" : "no", colour, title: arrived ? "It arrived" : found },
+        el("b", {}, arrived ? "✓" : "✗"), ` ${name}`);
+    });
+    const { recipe } = picture;
+    return el("figure", {},
+      el("div", { className: "picture" },
+        el("img", { src: pathOf(making, number), alt: `Drawn from ${recipe.prompt}` }), el("canvas")),
+      el("figcaption", {},
+        el("ul", { className: "ticks", "aria-label": "What arrived" }, ...ticks),
+        el("div", { className: "deeds" },
+          el("button", {
+            type: "button", className: "star", "aria-pressed": picture.starred, title: "Star", "aria-label": "Star",
+            onclick: trying(() => star(making, number, !picture.starred)),
+          }, picture.starred ? "★" : "☆"),
+          el("button", { type: "button", title: `In ${$("fine-steps").value} steps`, onclick: () => fine(picture) }, "Fine"),
+          el("a", { href: pathOf(making, number), download: `partcraft-${making.id.slice(0, 15)}-${number}.png` }, "Save"),
+          el("button", { type: "button", onclick: trying(async () => copy(linkOf(recipe), "The link is copied: it brings this recipe back.")) }, "Link"),
+          el("button", { type: "button", title: "For a notebook", onclick: trying(async () => copy(asPython(recipe), "Python is copied.")) }, "Python"),
+          el("span", { className: "switch" }, `${recipe.sampling.steps} steps`))));
+  }));
+  overlay();
+}
+
+const asPython = ({ prompt, seed, noise }) =>
+  `from partcraft_kedro.opening import open_catalog, open_studio\n\nstudio = open_studio(open_catalog())\n` +
+  `[made] = studio.make(${JSON.stringify(prompt)}, seed=${seed}, noises=[${JSON.stringify(noise)}])\nmade.picture.save("made.png")\n`;
+
+async function copy(text, done) {
+  try {
+    await navigator.clipboard.writeText(text);
+    tell(done);
+  } catch { // without a secure context, or without leave
+    const field = el("input", { value: text, readOnly: true });
+    tell("Copy this: ", field);
+    field.select();
+  }
+}
+
+async function star(making, number, starred) {
+  const changed = await ask(`/boards/${board}/${making.id}/${number}/star`, "PUT", { starred });
+  makings = makings.map((other) => other.id === changed.id ? changed : other);
+  show(changed);
+}
+
+function showViews() {
+  const views = { picture: "Picture", parts: "Parts found", attention: "Where the token looked" };
+  $("views").replaceChildren(...Object.entries(views).map(([view, title]) => el("button", {
+    type: "button", role: "radio", "aria-checked": view === now.view,
+    onclick: () => { now.view = view; showViews(); overlay(); },
+  }, title)));
+}
+
+/** Draws over the pictures on the stage what is to be seen of them. */
+function overlay() {
+  const canvases = $("stage").querySelectorAll("canvas");
+  now.shown?.pictures.forEach((picture, number) => {
+    const canvas = canvases[number];
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    if (now.view === "parts") drawLabels(canvas, picture.label_map);
+    if (now.view === "attention" && picture.attention[now.part]) drawHeat(canvas, picture.attention[now.part]);
+  });
+}
+
+const bytesOf = (grid) => Uint8Array.from(atob(grid.bytes), (letter) => letter.charCodeAt(0));
+const rgb = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+
+function drawLabels(canvas, grid) {
+  const colours = studio.parts.map((part) => rgb(part.colour));
+  paint(canvas, grid, "grid", (label) => label ? [...colours[label], 255] : [0, 0, 0, 90]);
+}
+
+/** Clear where the token looked, dark where it did not. */
+function drawHeat(canvas, grid) {
+  paint(canvas, grid, "heat", (value) => [15, 15, 15, Math.round((255 - value) * .88)]);
+}
+
+function paint(canvas, grid, kind, colourOf) {
+  const values = bytesOf(grid);
+  canvas.className = kind;
+  [canvas.width, canvas.height] = [grid.width, values.length / grid.width];
+  const image = new ImageData(canvas.width, canvas.height);
+  values.forEach((value, at) => image.data.set(colourOf(value), 4 * at));
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+// ---- history ------------------------------------------------------------------------------------------------------
+
+function showTree() {
+  const onlyStars = $("only-stars").checked;
+  const wanted = makings.filter((making) => !onlyStars || making.pictures.some((picture) => picture.starred));
+  const there = new Set(wanted.map((making) => making.id));
+  const childrenOf = (id) => wanted.filter((making) => (there.has(making.parent) ? making.parent : null) === id);
+  // A line of single children stays at its depth; only where it forks it goes deeper.
+  const branch = (makings) => el("ul", {}, ...makings.flatMap((making) => {
+    const items = [node(making)];
+    let children = childrenOf(making.id);
+    while (children.length === 1) {
+      items.push(node(children[0]));
+      children = childrenOf(children[0].id);
+    }
+    return children.length ? [...items, el("li", {}, branch(children))] : items;
+  }));
+  $("tree").replaceChildren(wanted.length ? branch(childrenOf(null)) : el("p", { className: "switch" }, "What you make is kept here."));
+}
+
+function node(making) {
+  const many = making.pictures.length > 1;
+  const stars = making.pictures.some((picture) => picture.starred) ? "★ " : "";
+  return el("li", { className: `node${many ? " many" : ""}${making.id === now.shown?.id ? " shown" : ""}` },
+    el("button", { type: "button", className: "go", title: making.pictures[0].recipe.prompt, onclick: () => { show(making); restoreFrom(making.pictures[0]); } },
+      el("span", { className: "thumbs" }, ...making.pictures.map((_, number) => el("img", { src: pathOf(making, number), alt: "", loading: "lazy" }))),
+      el("span", { className: "change" }, stars + making.change)),
+    el("button", { type: "button", title: "Compare with what is on the stage", "aria-label": "Compare", onclick: () => compare(now.shown, making) }, "⇄"),
+    el("button", { type: "button", title: "Delete", "aria-label": "Delete", onclick: trying(() => remove(making)) }, "×"));
+}
+
+async function remove(making) {
+  await ask(`/boards/${board}/${making.id}`, "DELETE");
+  makings = (await ask(`/boards/${board}`)) ?? [];
+  if (now.shown?.id !== making.id) return showTree();
+  makings.length ? show(makings.at(-1)) : showEmpty();
+}
+
+function compare(one, other) {
+  if (!one || one.id === other.id) return tell("Show one making, then compare another with it.");
+  const [a, b] = [one.pictures[0], other.pictures[0]];
+  const differences = studio.parts.flatMap((part, number) => a.code[number] === b.code[number] ? [] :
+    [`${part.name}: ${a.code[number] ?? "free"} → ${b.code[number] ?? "free"}`]);
+  if (a.before !== b.before || a.after !== b.after) differences.push(`words: “${a.before} … ${a.after}” → “${b.before} … ${b.after}”`);
+  if (a.recipe.seed !== b.recipe.seed || a.recipe.noise !== b.recipe.noise) differences.push("other noise");
+  if (a.recipe.sampling.steps !== b.recipe.sampling.steps) differences.push(`steps: ${a.recipe.sampling.steps} → ${b.recipe.sampling.steps}`);
+  $("compare").replaceChildren(
+    el("div", { className: "two" }, ...[one, other].map((making) => el("img", { src: pathOf(making, 0), alt: making.pictures[0].recipe.prompt }))),
+    el("ul", {}, ...(differences.length ? differences : ["nothing differs"]).map((text) => el("li", {}, text))),
+    el("form", { method: "dialog" }, el("button", {}, "Close")));
+  $("compare").showModal();
+}
+
+function showEmpty() {
+  now.shown = null;
+  showTree();
+  const [first] = studio.missing ? [studio.missing] : ["Choose parts, or shuffle, then Make."];
+  $("stage").classList.remove("single");
+  $("stage").replaceChildren(el("div", { className: "empty" }, first));
+}
+
+// ---- beginning ----------------------------------------------------------------------------------------------------
+
+function onKey(event) {
+  if (event.key === "Escape") return cancel();
+  if (event.target.closest("input, dialog, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (walk(event.key)) return event.preventDefault();
+  const isFree = !event.target.closest("button, a");
+  const deeds = { l: () => lock(now.part), s: shuffle, n: newNoise, f: () => fine(), "?": () => $("keys").showModal() };
+  if (event.key === "Enter" && isFree) make();
+  else if (/^[1-9]$/.test(event.key) && studio.parts[event.key - 1]) {
+    choosePart(event.key - 1);
+    $("variants").querySelector("[tabindex='0']")?.focus();
+  } else deeds[event.key.toLowerCase()]?.();
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  kept.set("theme", theme);
+}
+
+function connect() {
+  $("make").onclick = make;
+  $("fine").onclick = () => fine();
+  $("shuffle").onclick = shuffle;
+  $("noise").onclick = newNoise;
+  $("own").onclick = () => $("file").click();
+  $("file").onchange = () => { takeFile($("file").files[0]); $("file").value = ""; };
+  $("search").oninput = showVariants;
+  $("like-off").onclick = () => { now.like = null; showVariants(); };
+  $("only-stars").onchange = showTree;
+  $("before").oninput = $("after").oninput = showPrompt;
+  $("seed").onchange = () => { now.seed = Math.max(0, Math.trunc(Number($("seed").value))) || 0; now.noise = "0"; };
+  $("four").onchange = () => kept.set("four", $("four").checked);
+  $("help").onclick = () => $("keys").showModal();
+  $("theme").onclick = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("dragover", (event) => { event.preventDefault(); $("dropping").hidden = false; });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("dropping").hidden = true; });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    $("dropping").hidden = true;
+    if (event.dataTransfer.files[0]) takeFile(event.dataTransfer.files[0]);
+  });
+}
+
+async function begin() {
+  setTheme(kept.get("theme", matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+  studio = await ask("/studio");
+  document.title = `PartCraft: ${studio.title}`;
+  $("title").textContent = studio.title;
+  $("adapter").textContent = studio.adapter ? `adapter ${studio.adapter}` : studio.missing;
+  $("guidance").value = studio.sampling.guidance_scale;
+  $("negative").value = studio.sampling.negative;
+  $("fine-steps").value = Math.max(studio.sampling.steps, 20);
+  $("seed").value = now.seed;
+  $("four").checked = kept.get("four", false);
+  now.part = Math.min(1, studio.parts.length - 1);
+  const earlier = kept.get("code", []);
+  const isThere = (variant, part) => studio.parts[part].variants.some((other) => other.number === variant);
+  now.code = studio.parts.map((part, number) => isThere(earlier[number], number) ? earlier[number] : part.variants[0]?.number ?? null);
+  connect();
+  showTabs();
+  showViews();
+  setCode(now.code);
+  showButtons();
+  makings = await ask(`/boards/${board}`);
+  makings.length ? show(makings.at(-1)) : showEmpty();
+  const recipe = new URLSearchParams(location.search).get("recipe");
+  if (recipe) await followLink(recipe);
+  else if (makings.length) restoreFrom(makings.at(-1).pictures[0]);
+  document.body.dataset.ready = "yes";
+}
+
+begin().catch(tellWrong);

@@ -1,0 +1,65 @@
+"""Opening a finished run from Python: for notebooks, scripts and the page."""
+
+from pathlib import Path
+
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
+
+from partcraft_kedro.compose.palette import Palette
+from partcraft_kedro.compose.studio import Studio
+from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.parts.label_maps import load_label_maps
+from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.project import project_folder
+
+
+def open_catalog(env: str | None = None) -> DataCatalog:
+    """What the last runs of an environment left behind. env: as in `kedro run --env=cub`; None: drawn creatures."""
+    bootstrap_project(project_folder())
+    with KedroSession.create(env=env) as session:
+        return session.load_context().catalog
+
+
+def open_studio(catalog: DataCatalog, adapter: str | None = None) -> Studio:
+    """What was found and trained, ready to make pictures with.
+
+    adapter: a version, or a folder with an adapter for the same parts; None: the newest, if there is one.
+    Raises UserError if no parts have been discovered yet, or if there is no such adapter.
+
+    Example:
+        ```python
+        studio = open_studio(open_catalog())
+        [made] = studio.make("a photo of a <head:3> <wing:7>", seed=1)
+        made.picture.save("mine.png")
+        print(made.arrived)
+        ```
+    """
+    if not all(map(catalog.exists, ("records", "codes", "part_masks", "part_predictor", "part_names"))):
+        raise UserError(
+            "No parts have been discovered yet: run `kedro run --pipeline=parts` first, with the same --env."
+        )
+    parameters = catalog.load("parameters")
+    predictor = PartPredictor.load(catalog.load("part_predictor"), parameters["base"].device)
+    palette = Palette(
+        catalog.load("records"),
+        catalog.load("codes"),
+        load_label_maps(catalog.load("part_masks")),
+        predictor,
+        list(catalog.load("part_names").values()),
+        catalog.load("params:stages").root,
+    )
+    place = Path(catalog.get("adapter")._filepath)
+    versions = {folder.parent.name: folder for folder in sorted(place.glob(f"*/{place.name}"))}
+    sampling = parameters["generate"].sampling
+    return Studio(palette, predictor, parameters["base"], sampling, _choose(versions, adapter), versions)
+
+
+def _choose(versions: dict[str, Path], adapter: str | None) -> Path | None:
+    if adapter is None:
+        return next(reversed(versions.values()), None)
+    if adapter in versions:
+        return versions[adapter]
+    if (Path(adapter) / "adapter.json").exists():
+        return Path(adapter)
+    raise unknown("adapter", adapter, versions)
