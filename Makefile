@@ -16,7 +16,7 @@ demo: $(READY)
 	DO_NOT_TRACK=true $(BIN)/kedro run
 
 ## test: run the tests
-test: $(READY)
+test: $(READY) $(VENV)/.browser
 	$(BIN)/pytest
 
 ## bench: measure every stage beside its baseline, into docs/benchmarks.md (about ten minutes; run nothing beside it)
@@ -56,6 +56,12 @@ $(READY): pyproject.toml constraints.txt
 	test "$$(cat $@ 2>/dev/null)" = "$(CURDIR)" || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	echo "$(CURDIR)" > $@
+
+# What the page is tested in; where there is none, and none can be had, those tests are skipped.
+$(VENV)/.browser: $(READY)
+	for name in chromium chromium-browser google-chrome; do command -v $$name && break; done || \
+		timeout 300 $(BIN)/playwright install chromium || true
+	touch $@
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -1,4 +1,4 @@
-"""A drawn data set small enough to know by heart, a part predictor on tiny's features, and an adapter nobody trained."""
+"""Twelve drawings, a part predictor on tiny's features, and an adapter that nobody trained."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -333,7 +333,9 @@ function listen(session) {
     source.onmessage = ({ data: text }) => {
       const message = JSON.parse(text);
       if (message.msg === "estimation") {
-        tellProgress(message.rank > 0 ? `${message.rank + 1} in line` : "Beginning …", null);
+        tellProgress(message.rank > 0 ? `In line, ${message.rank} before you …` : "Next in line …", null);
+      } else if (message.msg === "process_starts") {
+        tellProgress("Beginning …", null);
       } else if (message.msg === "process_generating" && message.success) {
         const news = message.output.data[0];
         data = Array.isArray(news) ? edited(data, news) : news;
