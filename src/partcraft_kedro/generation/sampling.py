@@ -43,48 +43,36 @@ def _sample_batches(
     part_names: Sequence[str] = (),
 ) -> Iterator[torch.Tensor]:
     """`sample_pictures`, one batch after the other, each as large as the options say and memory holds."""
+    pipeline, unet, vae, own = model.pipeline, model.pipeline.unet.config, model.pipeline.vae, model.own_scheduler
+    pipeline.scheduler = own if options.scheduler == "model" else DPMSolverMultistepScheduler.from_config(own.config)
+    checked = [parse_tokens(prompt, model.settings["variants"], part_names) for prompt in prompts]
+    shape = (unet.in_channels, unet.sample_size, unet.sample_size)
     done, size = 0, options.batch_size
 
+    @torch.inference_mode()
     def sample(pictures: int) -> torch.Tensor:
         of_batch = slice(done, done + pictures)
-        return _sample_batch(model, prompts[of_batch], names[of_batch], options, seed, part_names)
+        ids = model.prompts.tokenize([*checked[of_batch], options.negative_prompt])[0]
+        noise = [torch.randn(shape, generator=torch_generator(seed, "picture", name)) for name in names[of_batch]]
+        with model.autocast():
+            words = model.prompts.encode(ids)
+            latents = pipeline(
+                prompt_embeds=words[:-1],
+                negative_prompt_embeds=words[-1:].expand(pictures, -1, -1),
+                latents=torch.stack(noise).to(model.device),
+                num_inference_steps=options.steps,
+                guidance_scale=options.guidance_scale,
+                guidance_rescale=options.guidance_rescale,
+                output_type="latent",
+            ).images
+        # As ceilings are decoded: in float32.
+        return (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1).cpu()
 
     while done < len(names):
         most = min(size, len(names) - done)
         batch, size = as_many_as_fit(sample, most, doing="sampling", remedy="give base.device=cpu")
         done += len(batch)
         yield batch
-
-
-@torch.inference_mode()
-def _sample_batch(
-    model: PartCraft,
-    prompts: Sequence[str],
-    names: Sequence[str],
-    options: SamplingOptions,
-    seed: int,
-    part_names: Sequence[str],
-) -> torch.Tensor:
-    pipeline, unet, vae = model.pipeline, model.pipeline.unet.config, model.pipeline.vae
-    own = model.own_scheduler
-    pipeline.scheduler = own if options.scheduler == "model" else DPMSolverMultistepScheduler.from_config(own.config)
-    checked = [parse_tokens(prompt, model.settings["variants"], part_names) for prompt in prompts]
-    ids = model.prompts.tokenize([*checked, options.negative_prompt])[0]
-    shape = (unet.in_channels, unet.sample_size, unet.sample_size)
-    noise = torch.stack([torch.randn(shape, generator=torch_generator(seed, "picture", name)) for name in names])
-    with model.autocast():
-        words = model.prompts.encode(ids)
-        latents = pipeline(
-            prompt_embeds=words[:-1],
-            negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
-            latents=noise.to(model.device),
-            num_inference_steps=options.steps,
-            guidance_scale=options.guidance_scale,
-            guidance_rescale=options.guidance_rescale,
-            output_type="latent",
-        ).images
-    # As ceilings are decoded: in float32.
-    return (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1).cpu()
 
 
 def write_pictures(
