@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,11 @@ def main() -> None:
             found, of_runs = contents(place / "data"), artifacts(place)
             compared += len(found) + sum(map(len, of_runs))
             differ += [f"{i}/{path}" for path in differing(found, *files)]
-            for of_run in of_runs:
-                of_nearest = min((differing(of_run, of_alone) for of_alone in logged), key=len)
-                differ += [f"{i}/mlartifacts/{path}" for path in of_nearest]
+            orders = [  # which MLflow run is whose is not noted
+                [path for of_run, of_alone in zip(order, logged, strict=True) for path in differing(of_run, of_alone)]
+                for order in permutations(of_runs)
+            ]
+            differ += [f"{i}/mlartifacts/{path}" for path in min(orders, key=len)]
     print(f"{arguments.times} pairs, {compared} files compared, {len(differ)} differ")
     print("\n".join(differ))
     sys.exit(bool(differ))

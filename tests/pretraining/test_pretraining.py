@@ -92,6 +92,13 @@ def test_captions_tell_where_each_label_s_noun_is(pictures, tmp_path) -> None:
     assert (columns >= 0).any(0).all()
 
 
+def test_captions_name_no_part_that_a_picture_hides(pictures, tmp_path) -> None:
+    captions = Captions(pictures, build_tokenizer(tmp_path))
+    shows = patch_fractions(pictures.details).any((1, 2))
+    named = sum((captions.draw(np.arange(40), np.random.default_rng(seed))[1] >= 0).int() for seed in range(20)).numpy()
+    assert ((named[:, 1:] > 0) == shows[:, 1:]).all()
+
+
 @pytest.fixture
 def hasty_threads():
     """Threads that take turns a hundred times as often."""

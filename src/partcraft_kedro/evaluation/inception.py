@@ -1,8 +1,9 @@
 """The Inception-v3 by which FID is defined (Heusel et al. 2017): TensorFlow's network of 2015-12-05, not torchvision's.
 
 It differs from Szegedy et al. (2016) in its 1008 outputs (left out here: features are taken before them), in average
-pools that leave padding out of the mean, and in a maximum pool in the last block. The packages that have it need
-torchvision. Names of layers are those of pytorch-fid's and torch-fidelity's weights, which are the same file.
+pools that leave padding out of the mean, and in a maximum pool in the last block. It is our own because torchmetrics
+has it from torch-fidelity, and that needs torchvision. Names of layers are those of pytorch-fid's and torch-fidelity's
+weights, which are the same file.
 """
 
 from functools import partial

@@ -1,6 +1,7 @@
 """EMR and CoSim, with intervals."""
 
 import numpy as np
+from scipy import stats
 
 from partcraft_kedro.parts.predictor import ABSENT
 from partcraft_kedro.randomness import numpy_generator
@@ -40,9 +41,9 @@ def _mean_over_parts(scores: np.ndarray, codes: np.ndarray, generated: np.ndarra
 def bootstrap(values: np.ndarray, resamples: int, seed: int) -> dict[str, float | int]:
     """The mean of per-picture values with its 95% percentile bootstrap interval (Efron 1979): value, low, high, n."""
     values = values[~np.isnan(values)]
-    if not len(values):
-        return {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 0}
-    rng = numpy_generator(seed, "bootstrap")
-    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
+    low = high = mean = float(values.mean()) if len(values) else float("nan")
+    if len(values) > 1:  # SciPy refuses to resample fewer
+        low, high = stats.bootstrap(
+            (values,), np.mean, n_resamples=resamples, method="percentile", rng=numpy_generator(seed, "bootstrap")
+        ).confidence_interval
+    return {"value": mean, "low": float(low), "high": float(high), "n": len(values)}

@@ -44,10 +44,12 @@ class Sampler:
 
         Raises UserError for a token that the adapter does not know, or if memory does not hold one picture.
         """
+        variants = self.model.settings["variants"]
+        checked = [parse_tokens(prompt, variants, self.part_names) for prompt in prompts]
         done, size = 0, self.options.batch_size
 
         def sample(pictures: int) -> torch.Tensor:
-            return self._batch(prompts[done : done + pictures], names[done : done + pictures])
+            return self._batch(checked[done : done + pictures], names[done : done + pictures])
 
         while done < len(names):
             most = min(size, len(names) - done)
@@ -62,8 +64,7 @@ class Sampler:
         pipeline.scheduler = (
             own if options.scheduler == "model" else DPMSolverMultistepScheduler.from_config(own.config)
         )
-        checked = [parse_tokens(prompt, model.settings["variants"], self.part_names) for prompt in prompts]
-        ids, columns = model.prompts.tokenize([*checked, options.negative_prompt])
+        ids, columns = model.prompts.tokenize([*prompts, options.negative_prompt])
         shape = (unet.in_channels, unet.sample_size, unet.sample_size)
         noise = torch.stack(
             [torch.randn(shape, generator=torch_generator(self.seed, "picture", name)) for name in names]
@@ -72,7 +73,7 @@ class Sampler:
             words = model.prompts.encode(ids)
             latents = pipeline(
                 prompt_embeds=words[:-1],
-                negative_prompt_embeds=words[-1:].expand(len(checked), -1, -1),
+                negative_prompt_embeds=words[-1:].expand(len(prompts), -1, -1),
                 latents=noise.to(model.device),
                 num_inference_steps=options.steps,
                 guidance_scale=options.guidance_scale,

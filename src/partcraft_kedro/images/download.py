@@ -1,8 +1,10 @@
 """Fetching the publishers' archives: resumable, verified, and unpacked safely."""
 
 import hashlib
+import re
 import shutil
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,21 +26,55 @@ _MOST_GROWTH = 50  # times the archive's size; photographs hardly compress
 class Archive:
     """A tar archive to fetch.
 
-    checksum: `md5:…` or `sha256:…`; None where the host states a SHA-256 itself (Hugging Face's X-Linked-ETag).
-    folder: what to unpack it into, below the dataset's folder.
+    checksum: `md5:…` or `sha256:…`; folder: what to unpack it into, below the dataset's folder.
     """
 
     url: str
-    checksum: str | None = None
+    checksum: str
     folder: str = "."
 
     @property
     def name(self) -> str:
         return self.url.rsplit("/", 1)[-1]
 
+    def locate(self) -> tuple[str, str]:
+        """Its address and its checksum."""
+        return self.url, self.checksum
+
+
+@dataclass(frozen=True)
+class HubArchive:
+    """A tar archive in a dataset on the Hugging Face hub, or on the mirror that HF_ENDPOINT names.
+
+    folder: as of `Archive`.
+    """
+
+    repository: str
+    name: str
+    folder: str
+
+    def locate(self) -> tuple[str, str]:
+        """Its address and its checksum, as the hub states them. Raises UserError if it does not.
+
+        Its bytes are fetched as those of any archive: `hf_hub_download` begins anew each time.
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(self.repository, self.name, repo_type="dataset")
+        try:
+            checksum = get_hf_file_metadata(url).etag
+        except Exception as error:  # of huggingface_hub, of the HTTP library that it uses, or of the system
+            raise UserError(
+                f"{url} cannot be reached ({type(error).__name__}): run the same command again when it can, or with "
+                "HF_ENDPOINT=<address of a mirror>."
+            ) from error
+        if not re.fullmatch("[0-9a-f]{64}", checksum or ""):
+            raise UserError(f"{url} comes without a checksum, so it cannot be told whether it is whole.")
+        return url, f"sha256:{checksum}"
+
 
 _DOGS = "http://vision.stanford.edu/aditya86/ImageNetDogs"
-_SIMS4 = "https://huggingface.co/datasets/rocca/sims4-faces/resolve/main"
+_SIMS4 = "rocca/sims4-faces"
 ARCHIVES = {
     "cub": (
         Archive(
@@ -51,11 +87,11 @@ ARCHIVES = {
         Archive(f"{_DOGS}/lists.tar", "sha256:34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c"),
         Archive(f"{_DOGS}/annotation.tar", "sha256:662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd"),
     ),
-    "sims4": (Archive(f"{_SIMS4}/masc.tar", folder="masc"), Archive(f"{_SIMS4}/fem.tar", folder="fem")),
+    "sims4": (HubArchive(_SIMS4, "masc.tar", folder="masc"), HubArchive(_SIMS4, "fem.tar", folder="fem")),
 }
 
 
-def download(archives: tuple[Archive, ...], folder: Path) -> None:
+def download(archives: Iterable[Archive | HubArchive], folder: Path) -> None:
     """Fetch and unpack every archive into `folder`; what is there already is kept.
 
     Raises UserError if one cannot be had whole, is not what its checksum says, or is not safe to unpack.
@@ -66,57 +102,51 @@ def download(archives: tuple[Archive, ...], folder: Path) -> None:
         if not done.exists():
             path = fetch(archive, folder)
             unpack(path, folder / archive.folder)
-            write_json(done, {"url": archive.url})
+            write_json(done, {"name": archive.name})
             path.unlink()
 
 
-def fetch(archive: Archive, folder: Path) -> Path:
+def fetch(archive: Archive | HubArchive, folder: Path) -> Path:
     """Fetch one archive; a download that broke off is gone on with. Returns its verified file."""
     path, partial = folder / archive.name, folder / f".{archive.name}.partial"
     if path.exists():
         return path
-    checksum, idle = archive.checksum, 0
+    (url, checksum), idle = archive.locate(), 0
     while True:
         had = partial.stat().st_size if partial.exists() else 0
         try:
-            stated, whole = _fetch_rest(archive.url, partial, had)
-            checksum = checksum or stated
-            if whole:
+            if _fetch_rest(url, partial, had):
                 break
             reason = "the connection closed early"
         except requests.HTTPError as error:
-            raise UserError(f"{archive.url} cannot be fetched: the server answered {error}.") from error
+            raise UserError(f"{url} cannot be fetched: the server answered {error}.") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             reason = type(error).__name__
         idle = 0 if partial.exists() and partial.stat().st_size > had else idle + 1
         if idle == _ATTEMPTS:
             raise UserError(
-                f"{archive.url} cannot be fetched whole ({reason}): run the same command again to go on from what "
+                f"{url} cannot be fetched whole ({reason}): run the same command again to go on from what "
                 f"has come so far, or unpack the archive into {folder} yourself."
             )
-    if checksum is None:
-        raise UserError(f"{archive.url} comes without a checksum, so it cannot be told whether it is whole.")
     kind, _, expected = checksum.partition(":")
     with partial.open("rb") as file:
         found = hashlib.file_digest(file, kind).hexdigest()
     if found != expected:
         partial.unlink()
         raise UserError(
-            f"{archive.url} is not the published archive: its {kind} is {found}, not {expected}. The file was "
+            f"{url} is not the published archive: its {kind} is {found}, not {expected}. The file was "
             "removed; run the same command again."
         )
     partial.replace(path)
     return path
 
 
-def _fetch_rest(url: str, partial: Path, had: int) -> tuple[str | None, bool]:
-    """Append what is missing to `partial`; returns the checksum that the host states, and whether all has come."""
+def _fetch_rest(url: str, partial: Path, had: int) -> bool:
+    """Append what is missing to `partial`; returns whether all has come."""
     headers = {"Range": f"bytes={had}-"} if had else {}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT, allow_redirects=True) as answer:
-        linked = next((hop.headers.get("X-Linked-ETag") for hop in [*answer.history, answer]), None)
-        stated = f"sha256:{linked.strip(chr(34))}" if linked else None
         if answer.status_code == 416:  # nothing is missing, or the server's file is shorter than ours
-            return stated, True
+            return True
         answer.raise_for_status()
         resumed = answer.status_code == 206
         length = answer.headers.get("Content-Length")
@@ -131,7 +161,7 @@ def _fetch_rest(url: str, partial: Path, had: int) -> tuple[str | None, bool]:
             while chunk := answer.raw.read1(_CHUNK):
                 file.write(chunk)
                 progress.update(len(chunk))
-    return stated, total is None or partial.stat().st_size >= total
+    return total is None or partial.stat().st_size >= total
 
 
 def unpack(path: Path, folder: Path) -> None:

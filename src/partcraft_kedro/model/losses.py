@@ -2,6 +2,8 @@
 
 import torch
 import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
 
 
 def attention_loss(
@@ -36,12 +38,13 @@ def attention_inside(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return (maps * masks).sum((2, 3)) / maps.sum((2, 3))
 
 
-def min_snr_weights(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, gamma: float, prediction_type: str):
+def min_snr_weights(noise_schedule: DDPMScheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
     """Weights of the squared error, (batch,) float32 (Hang et al. 2023, arXiv:2303.09556).
 
-    min(SNR, γ)/SNR for epsilon prediction, min(SNR, γ)/(SNR + 1) for v-prediction.
+    min(SNR, γ) where the schedule says that clean latents are predicted, over SNR for noise, over SNR + 1 for v.
     """
-    signal = alphas_cumprod[timesteps].float()
-    ratio = signal / (1 - signal)
-    clipped = ratio.clamp(max=gamma)
-    return clipped / (ratio + 1) if prediction_type == "v_prediction" else clipped / ratio.clamp(min=1e-12)
+    ratio = compute_snr(noise_schedule, timesteps)
+    prediction_type = noise_schedule.config.prediction_type
+    if prediction_type == "epsilon":
+        return (gamma / ratio).clamp(max=1)  # also at a ratio of 0
+    return ratio.clamp(max=gamma) / (ratio + 1 if prediction_type == "v_prediction" else 1)

@@ -18,7 +18,9 @@ class Captions:
 
     def __init__(self, pictures: PretrainingPictures, tokenizer: CLIPTokenizer):
         self.attributes = pictures.attributes
-        self._details = pictures.details
+        # Once for all: each picture's captions are drawn in many steps.
+        seen = [np.bincount(hosts()[details.ravel()], minlength=len(LABELS)) for details in pictures.details]
+        self._visible = np.stack(seen) > 0
         # Its own, and set once and for all: threads draw captions, and whoever samples meanwhile pads as it likes.
         self._tokenizer = deepcopy(tokenizer)
         self._tokenize([""])
@@ -29,8 +31,7 @@ class Captions:
         """Token ids (n, length), and the position of each label's noun (n, len(LABELS)), -1 where it is not named."""
         texts, named = [], []
         for row in rows:
-            visible = np.bincount(hosts()[self._details[row].ravel()], minlength=len(LABELS)) > 0
-            texts.append(caption(world_of(row), self.attributes[row], visible, rng))
+            texts.append(caption(world_of(row), self.attributes[row], self._visible[row], rng))
             named.append([self._places[self.attributes[row, 0, 0]], *self._nouns[1:]])
         ids = self._tokenize(texts)
         found = ids[:, None, :] == torch.tensor(named)[:, :, None]

@@ -129,8 +129,7 @@ def training_loss(
         errors = errors * _named_places(batch)
     errors = errors.mean((1, 2, 3))
     if options.snr_gamma is not None:
-        alphas = noise_schedule.alphas_cumprod.to(errors.device)
-        errors = errors * min_snr_weights(alphas, batch.timesteps, options.snr_gamma, prediction_type)
+        errors = errors * min_snr_weights(noise_schedule, batch.timesteps, options.snr_gamma)
     maps = capture.maps()
     masks = _at_locations(batch.masks, *maps.shape[-2:])
     of_attention = attention_loss(maps, masks, options.attention_loss, options.attention_normalisation)
