@@ -41,10 +41,12 @@ def plainly(command: click.Command) -> click.Command:
     command = copy.copy(command)
     if isinstance(command, click.Group):
         get = command.get_command
-        command.get_command = lambda context, name: (found := get(context, name)) and plainly(found)
+        command.get_command = lambda ctx, cmd_name: (  # type: ignore[method-assign]  # of this copy alone
+            (found := get(ctx, cmd_name)) and plainly(found)
+        )
     else:
         invoke = command.invoke
-        command.invoke = lambda context: _invoke_plainly(invoke, context)
+        command.invoke = lambda ctx: _invoke_plainly(invoke, ctx)  # type: ignore[method-assign]  # of this copy alone
     return command
 
 
@@ -296,6 +298,7 @@ def sweep(
         raise UserError(" ".join(failures))
 
 
+assert run.callback is not None  # what Kedro runs
 run.callback = stoppable()(run.callback)
 for _option in run.params:
     if _option.name == "params":

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.files import digest_of, fingerprint_of
 
 if TYPE_CHECKING:
     import torch
-    from transformers import BaseImageProcessor, PreTrainedModel
 
 TINY = Path(__file__).parent / "tiny"
 _INDEX = "model_index.json"  # in a folder that holds a pipeline of networks
@@ -75,7 +74,7 @@ def explain_failure(name: str, option: str, kind: str, error: Exception) -> User
     )
 
 
-def load_whole(architecture: type, folder: str, told: str, subfolder: str = "") -> "torch.nn.Module":
+def load_whole(architecture: type[Any], folder: str, told: str, subfolder: str = "") -> "torch.nn.Module":
     """`architecture.from_pretrained(folder)`, in float32 and from safetensors alone, with all its weights.
 
     folder: or a hub id; told: what a user is told that it is, such as `base.model='sd15'`.
@@ -113,8 +112,8 @@ def refuse_not_finite(weights: "Mapping[str, torch.Tensor]", told: str) -> None:
 
 def load_image_encoder(
     name: str, option: str, kind: str, model_types: Collection[str] | None = None
-) -> "tuple[PreTrainedModel, BaseImageProcessor]":
-    """A vision model of transformers and its image processor. name: as `resolve_model` takes it.
+) -> tuple[Any, Any]:
+    """A vision model of transformers and its image processor, of classes of its own. name: as `resolve_model` takes it.
 
     kind: what it should be, for a sentence; model_types: those of transformers that are; None: whatever AutoModel
     loads. Raises UserError if it cannot be loaded whole, or is of another type.

@@ -36,7 +36,9 @@ def attention_inside(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return (maps * masks).sum((2, 3)) / maps.sum((2, 3))
 
 
-def min_snr_weights(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, gamma: float, prediction_type: str):
+def min_snr_weights(
+    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, gamma: float, prediction_type: str
+) -> torch.Tensor:
     """Weights of the squared error, (batch,) float32 (Hang et al. 2023, arXiv:2303.09556).
 
     min(SNR, γ)/SNR for epsilon prediction, min(SNR, γ)/(SNR + 1) for v-prediction.

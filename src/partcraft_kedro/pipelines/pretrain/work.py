@@ -18,7 +18,7 @@ from partcraft_kedro.stages import StageRef
 def pretraining(place: StageRef, *, pretrain: PretrainOptions, base: BaseModelOptions) -> dict[str, Any]:
     """Trains the four networks of tiny in turn and writes `tiny/`; returns what was measured."""
     device = resolve_device(base.device)
-    shared = {"seed": pretrain.seed, "device": device}
+    shared: dict[str, Any] = {"seed": pretrain.seed, "device": device}
     pictures = draw_pretraining_pictures(place.folder / "pictures", pretrain.pictures, pretrain.seed)
     crops = {"batch_size": 16, **shared}
     vae = train_autoencoder(pictures, place.folder / "vae", steps=pretrain.autoencoder_steps, **crops)
@@ -43,7 +43,7 @@ def pretraining(place: StageRef, *, pretrain: PretrainOptions, base: BaseModelOp
         seed=pretrain.seed,
     )
     for network in (pipeline, vit, judge):
-        network.to("cpu")
+        network.to("cpu")  # type: ignore[arg-type]  # transformers' decorator of its `to` hides that it is a method
     measured = measure_tiny(pipeline, judge, pretrain.seed)
     trained = {
         "VAE": f"{pretrain.autoencoder_steps} steps of 16 crops, then {pretrain.decoder_steps} of the decoder",
