@@ -10,6 +10,7 @@ from partcraft_kedro.files import digest_of, fingerprint_of
 
 if TYPE_CHECKING:
     import torch
+    from transformers import BaseImageProcessor, PreTrainedModel
 
 TINY = Path(__file__).parent / "tiny"
 _INDEX = "model_index.json"  # in a folder that holds a pipeline of networks
@@ -112,8 +113,8 @@ def refuse_not_finite(weights: "Mapping[str, torch.Tensor]", told: str) -> None:
 
 def load_image_encoder(
     name: str, option: str, kind: str, model_types: Collection[str] | None = None
-) -> tuple[Any, Any]:
-    """A vision model of transformers and its image processor, of classes of its own. name: as `resolve_model` takes it.
+) -> "tuple[PreTrainedModel, BaseImageProcessor]":
+    """A vision model of transformers and its image processor. name: as `resolve_model` takes it.
 
     kind: what it should be, for a sentence; model_types: those of transformers that are; None: whatever AutoModel
     loads. Raises UserError if it cannot be loaded whole, or is of another type.

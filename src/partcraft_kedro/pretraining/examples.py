@@ -22,8 +22,8 @@ class Captions:
         # Its own, and set once and for all: threads draw captions, and whoever samples meanwhile pads as it likes.
         self._tokenizer = deepcopy(tokenizer)
         self._tokenize([""])
-        self._nouns = [tokenizer.convert_tokens_to_ids(f"{label}</w>") for label in LABELS]
-        self._places = [tokenizer.convert_tokens_to_ids(f"{place}</w>") for place in PLACES]
+        self._nouns = tokenizer.convert_tokens_to_ids([f"{label}</w>" for label in LABELS])
+        self._places = tokenizer.convert_tokens_to_ids([f"{place}</w>" for place in PLACES])
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids (n, length), and the position of each label's noun (n, len(LABELS)), -1 where it is not named."""

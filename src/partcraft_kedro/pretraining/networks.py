@@ -28,7 +28,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    nn.init.normal_(text_encoder.get_input_embeddings().get_parameter("weight"), std=1.0)
+    nn.init.normal_(text_encoder.get_input_embeddings().weight, std=1.0)
     return text_encoder
 
 

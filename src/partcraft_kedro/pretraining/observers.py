@@ -47,7 +47,6 @@ class _PatchFeatures(nn.Module):
         super().__init__()
         self.vit = vit
         vit.layernorm.requires_grad_(False)  # comes after the features
-        assert vit.embeddings.mask_token is not None  # as configured
         vit.embeddings.mask_token.requires_grad_(False)  # nothing is masked
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:

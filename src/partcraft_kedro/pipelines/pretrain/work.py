@@ -43,7 +43,7 @@ def pretraining(place: StageRef, *, pretrain: PretrainOptions, base: BaseModelOp
         seed=pretrain.seed,
     )
     for network in (pipeline, vit, judge):
-        network.to("cpu")  # type: ignore[arg-type]  # transformers' decorator of its `to` hides that it is a method
+        network.to("cpu")
     measured = measure_tiny(pipeline, judge, pretrain.seed)
     trained = {
         "VAE": f"{pretrain.autoencoder_steps} steps of 16 crops, then {pretrain.decoder_steps} of the decoder",
