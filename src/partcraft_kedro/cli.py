@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,14 +41,18 @@ def plainly(command: click.Command) -> click.Command:
     errors that a user can mend into one line and exit code 1."""
     command = copy.copy(command)
     if isinstance(command, click.Group):
-        get = command.get_command
-        command.get_command = lambda ctx, cmd_name: (  # type: ignore[method-assign]  # of this copy alone
-            (found := get(ctx, cmd_name)) and plainly(found)
-        )
+        get = partial(_get_plainly, command.get_command)
+        command.get_command = get  # type: ignore[method-assign]  # of this copy alone
     else:
-        invoke = command.invoke
-        command.invoke = lambda ctx: _invoke_plainly(invoke, ctx)  # type: ignore[method-assign]  # of this copy alone
+        invoke = partial(_invoke_plainly, command.invoke)
+        command.invoke = invoke  # type: ignore[method-assign]  # of this copy alone
     return command
+
+
+def _get_plainly(
+    get: Callable[[click.Context, str], click.Command | None], context: click.Context, name: str
+) -> click.Command | None:
+    return (found := get(context, name)) and plainly(found)
 
 
 def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Context) -> Any:
