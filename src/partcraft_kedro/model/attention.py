@@ -93,7 +93,8 @@ class _CapturingProcessor(nn.Module):
 
     def map(self) -> torch.Tensor:
         """What the forward pass since `watch` has kept, (batch, part, location)."""
-        assert self.kept is not None
+        if self.kept is None:
+            raise RuntimeError("No token was watched in a forward pass.")
         return self.kept
 
 
