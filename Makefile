@@ -23,10 +23,11 @@ test: $(READY) $(VENV)/.browser
 bench: $(READY)
 	$(BIN)/python benchmarks/suite.py
 
-## lint: check style and format
+## lint: check style, format and types
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 ## docs: build the documentation's site, site/index.html
 docs: $(VENV)/.docs

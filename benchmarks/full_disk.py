@@ -74,11 +74,12 @@ def fill_in_turn(
     disk: Disk, place: Path, on: str, nodes: list[str], rooms: list[int], project: Path = PROJECT
 ) -> tuple[Counter, list[str]]:
     """Returns what was told, by stage and sentence, and what was wrong."""
-    there = place_on(disk, on) | {"project": project}
-    told, wrong = Counter(), []
+    there = place_on(disk, on)
+    told: Counter[tuple[str, str]] = Counter()
+    wrong: list[str] = []
     for node in tqdm(nodes, desc=f"{on} on a full disk", unit="node"):
         for room in rooms:
-            run = Run(place, **there)
+            run = Run(place, project=project, **there)
             run.wait_until_told(f"Running node: {node}")
             disk.fill(room)
             code = run.wait()
@@ -86,7 +87,7 @@ def fill_in_turn(
             if code:
                 told[run.stage, run.output.strip().splitlines()[-1]] += 1
                 wrong += wrongs(run, code, data_on(disk, place, on))
-    Run(place, **there).finish()
+    Run(place, project=project, **there).finish()
     return told, wrong
 
 

@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
-    kills, compared, differ, finished, folder = Counter(), 0, [], 0, 0
+    kills: Counter[str] = Counter()
+    compared, differ, finished, folder = 0, [], 0, 0
     with tempfile.TemporaryDirectory() as temporary, tqdm(total=arguments.kills, unit="kill") as progress:
         alone, place = Path(temporary) / "alone", Path(temporary) / "0"
         longest = seconds_alone(alone)

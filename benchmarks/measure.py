@@ -4,7 +4,7 @@ import gc
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -55,7 +55,7 @@ class _PeakMemory:
         self._thread.join()
 
 
-def side_by_side(subject: str, item: str, ways: dict[str, Callable[[], int]], *, rounds: int) -> list[Result]:
+def side_by_side(subject: str, item: str, ways: Mapping[str, Callable[[], int]], *, rounds: int) -> list[Result]:
     """Run each way in turn, `rounds` times over; each returns how many items it did. The first is the baseline.
 
     Rounds before them warm up and find the memory; they are not timed.

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 from playwright.sync_api import Page, sync_playwright
@@ -46,7 +47,7 @@ def main() -> None:
             if page.locator("#make").is_enabled():
                 make(page, "make")  # which waits for the model, once
                 for name, button in (("a rough picture, 6 steps", "make"), ("a fine one, 20 steps", "fine")):
-                    tell(name, [time_of(lambda button=button: make(page, button)) for _ in range(_ROUNDS)])
+                    tell(name, [time_of(partial(make, page, button)) for _ in range(_ROUNDS)])
                 watch_memory(page, psutil.Process(server.pid), arguments.pictures)
             browser.close()
     finally:

@@ -67,7 +67,7 @@ class Run:
 
     @property
     def stage(self) -> str:
-        return STAGE_OF.get(self.node, "start")
+        return STAGE_OF.get(self.node or "", "start")
 
     def wait(self, timeout: float | None = None) -> int | None:
         """The exit code; none: it runs on after `timeout` seconds."""

@@ -9,6 +9,7 @@ benchmarks.png. Run nothing beside it.
 import argparse
 from pathlib import Path
 
+from measure import Result
 from report import write_report
 from subjects import evaluation, features, kmeans, latents, sampling, training
 from subjects.scaling import scaling
@@ -31,7 +32,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     with make_world() as world:
-        results, facts = [], {}
+        results: list[list[Result]] = []
+        facts: dict[str, object] = {}
         for subject in arguments.only or SUBJECTS:
             found, known = SUBJECTS[subject](world, arguments.rounds)
             results.append(found)

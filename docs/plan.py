@@ -11,8 +11,8 @@ from pathlib import Path
 
 PLAN = Path(__file__).with_suffix(".svg")
 PACKAGE = Path(__file__).parents[1] / "src" / "partcraft_kedro"
-ROOMS = ("images", "drawn", "features", "parts", "prompts", "model", "training", "generation", "evaluation")
-ROOMS += ("experiments", "compose", "pretraining")
+ROOMS: tuple[str, ...] = ("images", "drawn", "features", "parts", "prompts", "model", "training", "generation")
+ROOMS += ("evaluation", "experiments", "compose", "pretraining")
 PIPELINES = {
     "images": "records, quarantine",
     "features": "features",
@@ -63,8 +63,8 @@ def draw() -> str:
                 lines.append(f'<circle cx="{x:g}" cy="{y:g}" r="6" fill="{_INK}"/>')
 
     for i in range(0, len(ROOMS), 2):  # stripes lead the eye
-        x = _LEFT + _COLUMN * i
-        lines.append(f'<rect x="{x}" y="{_TOP - 8}" width="{_COLUMN}" height="{height - _TOP - 2}" fill="{_PALE}"/>')
+        left = _LEFT + _COLUMN * i
+        lines.append(f'<rect x="{left}" y="{_TOP - 8}" width="{_COLUMN}" height="{height - _TOP - 2}" fill="{_PALE}"/>')
     for i, room in enumerate(ROOMS):
         x = _LEFT + _COLUMN * (i + 0.5)
         text(x + 4, _TOP - 14, room, 'font-weight="bold"', transform=f"rotate(-50 {x + 4:g} {_TOP - 14})")

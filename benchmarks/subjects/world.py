@@ -45,8 +45,9 @@ def make_world() -> Iterator[World]:
     """Ten species, twelve pictures each, with features, parts, codes and latents, in a folder that goes afterwards."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        counts = {"classes": 10, "pictures_per_class": 12, "test_fraction": 0.2}
-        records = draw_dataset("creatures", folder / "raw", folder, **counts, seed=0)
+        records = draw_dataset(
+            "creatures", folder / "raw", folder, classes=10, pictures_per_class=12, test_fraction=0.2, seed=0
+        )
         paths = [folder / path for path in records["path"]]
         extractor = FeatureExtractor("tiny")
         write_shards(extractor, paths, folder / "features", batch_size=32, shard_size=64, workers=0)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -43,12 +44,18 @@ def plainly(command: click.Command) -> click.Command:
     errors that a user can mend into one line and exit code 1."""
     command = copy.copy(command)
     if isinstance(command, click.Group):
-        get = command.get_command
-        command.get_command = lambda context, name: (found := get(context, name)) and plainly(found)
+        get = partial(_get_plainly, command.get_command)
+        command.get_command = get  # type: ignore[method-assign]  # of this copy alone
     else:
-        invoke = command.invoke
-        command.invoke = lambda context: _invoke_plainly(invoke, context)
+        invoke = partial(_invoke_plainly, command.invoke)
+        command.invoke = invoke  # type: ignore[method-assign]  # of this copy alone
     return command
+
+
+def _get_plainly(
+    get: Callable[[click.Context, str], click.Command | None], context: click.Context, name: str
+) -> click.Command | None:
+    return (found := get(context, name)) and plainly(found)
 
 
 def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Context) -> Any:
@@ -324,6 +331,7 @@ def compose(env: str | None, adapter: str | None, port: int, host: str, no_brows
         threading.Event().wait()
 
 
+assert run.callback is not None  # what Kedro runs
 run.callback = stoppable()(run.callback)
 for _option in run.params:
     if _option.name == "params":

@@ -7,6 +7,8 @@ from kedro.io import DataCatalog
 from rich.console import Console
 from rich.table import Column, Table
 
+from partcraft_kedro.datasets.own import path_of
+
 
 def print_discovery(scores: dict, catalog: DataCatalog) -> None:
     """The numbers among the scores, and where figures and names of parts are."""
@@ -17,7 +19,7 @@ def print_discovery(scores: dict, catalog: DataCatalog) -> None:
     console = Console()
     console.print(table)
     for name in ("part_maps_figure", "variants_figure", "part_names"):
-        console.print(f"{name}: {catalog.get(name)._get_load_path()}", soft_wrap=True)
+        console.print(f"{name}: {path_of(catalog, name)}", soft_wrap=True)
 
 
 def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
@@ -44,8 +46,7 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
     console.print(table)
     for row in scores[scores["note"].notna()].itertuples():
         console.print(f"{row.task}, {row.measure}: {row.note}", soft_wrap=True)
-    folder = Path(str(catalog.get("score_table")._get_load_path())).parent
-    console.print(f"Pictures and tables: {folder}", soft_wrap=True)
+    console.print(f"Pictures and tables: {path_of(catalog, 'score_table').parent}", soft_wrap=True)
     console.print("Look at the pipeline with `make viz`, compare runs with `make mlflow`.")
 
 

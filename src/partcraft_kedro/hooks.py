@@ -24,6 +24,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from partcraft_kedro.console import print_discovery, print_scores
 from partcraft_kedro.datasets import ReadsItsOwn
+from partcraft_kedro.datasets.own import path_of
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.files import write_file
@@ -84,7 +85,7 @@ class PartCraftHooks:
         dataset = self._catalog.get(dataset_name)
         folder = (getattr(dataset, "metadata", None) or {}).get("mlflow_artifact")
         if folder:
-            path = Path(str(dataset._get_load_path()))
+            path = path_of(self._catalog, dataset_name)
             if isinstance(dataset, ReadsItsOwn):  # a run beside this one may have written to its place since
                 with tempfile.TemporaryDirectory() as own:
                     (Path(own) / path.name).write_bytes(dataset.content)
@@ -155,6 +156,7 @@ def _make_whole(address: str) -> None:
         finally:
             engine.dispose()
 
+    assert url.database is not None  # sqlite:///<path> has one
     if not Path(url.database).exists():
         write_file(Path(url.database), fill)
 

@@ -8,6 +8,7 @@ from kedro.io import DataCatalog
 
 from partcraft_kedro.compose.palette import Palette
 from partcraft_kedro.compose.studio import Studio
+from partcraft_kedro.datasets import FolderDataset
 from partcraft_kedro.errors import UserError, unknown
 from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
@@ -17,8 +18,11 @@ from partcraft_kedro.project import project_folder
 def open_catalog(env: str | None = None) -> DataCatalog:
     """What the last runs of an environment left behind. env: as in `kedro run --env=cub`; None: drawn creatures."""
     bootstrap_project(project_folder())
-    with KedroSession.create(env=env) as session:
-        return session.load_context().catalog
+    session = KedroSession.create(env=env)
+    with session:
+        catalog = session.load_context().catalog
+    assert isinstance(catalog, DataCatalog)  # unless settings.py names another class
+    return catalog
 
 
 def open_studio(catalog: DataCatalog, adapter: str | None = None) -> Studio:
@@ -49,8 +53,9 @@ def open_studio(catalog: DataCatalog, adapter: str | None = None) -> Studio:
         list(catalog.load("part_names").values()),
         catalog.load("params:stages").root,
     )
-    place = Path(catalog.get("adapter")._filepath)
-    versions = {folder.parent.name: folder for folder in sorted(place.glob(f"*/{place.name}"))}
+    adapters = catalog.get("adapter")
+    assert isinstance(adapters, FolderDataset)  # says the catalog
+    versions = adapters.versions()
     sampling = parameters["generate"].sampling
     return Studio(palette, predictor, parameters["base"], sampling, _choose(versions, adapter), versions)
 

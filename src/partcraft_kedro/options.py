@@ -188,7 +188,7 @@ class TrainOptions(Options):
     Options that a method determines may be left out, or none: they are then as methods.py has them.
     """
 
-    method: Annotated[Literal[tuple(METHODS)], Silent()] = "partcraft"
+    method: Annotated[Literal[tuple(METHODS)], Silent()] = "partcraft"  # type: ignore[valid-type]  # methods.py names them
     """The paper's method, a rival, or an ablation: the preset of `bottleneck_layers`, `unet`,
     `unet_learning_rate_factor`, `masked_loss`, `union_sampling` and of everything about attention."""
     steps: PositiveInt = 20_000

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.files import digest_of, fingerprint_of
@@ -75,7 +75,7 @@ def explain_failure(name: str, option: str, kind: str, error: Exception) -> User
     )
 
 
-def load_whole(architecture: type, folder: str, told: str, subfolder: str = "") -> "torch.nn.Module":
+def load_whole(architecture: type[Any], folder: str, told: str, subfolder: str = "") -> "torch.nn.Module":
     """`architecture.from_pretrained(folder)`, in float32 and from safetensors alone, with all its weights.
 
     folder: or a hub id; told: what a user is told that it is, such as `base.model='sd15'`.

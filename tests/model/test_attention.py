@@ -90,7 +90,7 @@ def test_nothing_is_kept_when_nothing_is_watched(unet, inputs):
         unet(*inputs)
         capture.watch(None)
         unet(*inputs)
-        with pytest.raises(TypeError):
+        with pytest.raises(RuntimeError, match="watched"):
             capture.maps()
 
 

@@ -47,8 +47,9 @@ class History:
         """Keep pictures that were made together. parent: the making that they were made from, if it is still there."""
         before = _read(self._folder / parent / _FILE) if parent and self._is_there(parent) else None
         pictures = [self._describe(picture) for picture in made]
+        id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
         making = {
-            "id": f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}",
+            "id": id,
             "parent": before and before["id"],
             "change": self._change(before and before["pictures"][0], pictures[0]),
             "pictures": pictures,
@@ -59,7 +60,7 @@ class History:
                 write_picture(picture.picture, picture.recipe, folder / f"{number}.png")
             (folder / _FILE).write_text(json.dumps(making))
 
-        write_folder(self._folder / making["id"], write)
+        write_folder(self._folder / id, write)
         return making
 
     def star(self, making: str, number: int, starred: bool) -> dict[str, Any]:

@@ -245,7 +245,6 @@ def _add_boards(server: gradio.Server, studio: Studio, boards: Path) -> None:
 
 
 def _add_making(server: gradio.Server, studio: Studio, boards: Path) -> None:
-    @server.api(name="make", concurrency_limit=1)
     def make(wish: dict) -> Iterator[dict[str, Any]]:
         """Yields `{"step", "of"}` after each step, and at last the making."""
         try:
@@ -257,6 +256,8 @@ def _add_making(server: gradio.Server, studio: Studio, boards: Path) -> None:
             raise gradio.Error(f"This cannot be drawn: {_told(error)}.", print_exception=False) from error
         except UserError as error:
             raise gradio.Error(str(error), print_exception=False) from error
+
+    server.api(make, name="make", concurrency_limit=1)
 
 
 def _steps_of(studio: Studio, wish: Wish) -> Iterator[tuple[int, int] | list[Made]]:

@@ -85,7 +85,7 @@ class Studio:
     def version(self) -> str | None:
         """The adapter's version, or the folder that it lies in; None if there is none."""
         versions = {folder: version for version, folder in self._versions.items()}
-        return self.adapter and versions.get(self.adapter, str(self.adapter))
+        return None if self.adapter is None else versions.get(self.adapter, str(self.adapter))
 
     @property
     def model(self) -> PartCraft:

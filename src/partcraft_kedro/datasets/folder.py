@@ -38,21 +38,27 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
     def save(self, data: Path) -> None:
         versions = Path(self._filepath)
         with alone_in(versions.parent):
-            for version in versions.glob("*"):
-                if not (version / versions.name).exists():  # of a run that was killed meanwhile
-                    shutil.rmtree(version)
-            newest = max((version.name for version in versions.glob("*")), default=None)
+            for found in versions.glob("*"):
+                if not (found / versions.name).exists():  # of a run that was killed meanwhile
+                    shutil.rmtree(found)
+            newest = max((found.name for found in versions.glob("*")), default=None)
             if newest and _are_equal(data, versions / newest / versions.name):
                 self._saved = newest
                 return
             version = self.resolve_save_version()
+            assert version is not None  # versioned: true
             while (versions / version).exists():  # of another run, begun in the same millisecond
                 version = _next(version)
             write_folder(versions / version / versions.name, lambda partial: _copy(data, partial))
             self._saved = version
 
+    def versions(self) -> dict[str, Path]:
+        """The folders of all versions by their names, the oldest first."""
+        place = Path(self._filepath)
+        return {folder.parent.name: folder for folder in sorted(place.glob(f"*/{place.name}"))}
+
     def resolve_load_version(self) -> str | None:
-        if self._saved and not self._version.load:
+        if self._saved and not (self._version and self._version.load):
             return self._saved
         return super().resolve_load_version()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from kedro.io import AbstractVersionedDataset, DataCatalog
 
 from partcraft_kedro.files import write_file
 
@@ -15,6 +16,13 @@ def alone_in(folder: Path) -> FileLock:
     Not the lock of a stage: a sweep holds its folder's while its report saves into it.
     """
     return FileLock(folder / ".saving.lock")
+
+
+def path_of(catalog: DataCatalog, name: str) -> Path:
+    """Where the file or folder of a dataset with versions lies."""
+    dataset = catalog.get(name)
+    assert isinstance(dataset, AbstractVersionedDataset)
+    return Path(str(dataset._get_load_path()))
 
 
 class ReadsItsOwn:

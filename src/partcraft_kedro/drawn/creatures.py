@@ -1,5 +1,6 @@
 """Creatures: birds of five parts, each with a pattern and a colour, in front of eight kinds of background."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -35,7 +36,7 @@ class CreaturePose:
     tail_angle: float
     wing_angle: float
     stride: float  # body units between the feet
-    proportions: tuple[float, float, float, float, float]  # factor on each part's size, in the order of parts
+    proportions: tuple[float, ...]  # factor on each part's size, in the order of parts
     legs_visible: bool
     light_angle: float  # radians
     light_strength: float  # relative change of brightness over half the picture
@@ -81,8 +82,8 @@ class Creatures(World):
         canvas, details = shapes.paint(background, self._layers(subject, pose, x, y))
         return self.drawing(shapes.lit(canvas, pose.light_angle, pose.light_strength, pose.brightness), details)
 
-    def _layers(self, subject: Subject, pose: CreaturePose, x: np.ndarray, y: np.ndarray):
-        """(mask value, distance, paint) from back to front."""
+    def _layers(self, subject: Subject, pose: CreaturePose, x: np.ndarray, y: np.ndarray) -> Iterator[shapes.Layer]:
+        """From back to front."""
         unit = pose.scale
         body, head, wing, tail, legs = (unit * factor for factor in pose.proportions)
 

@@ -3,6 +3,7 @@
 Two kinds of persons, women and men, who differ in how often they wear which hair and mouth, as people do.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -82,8 +83,8 @@ class Faces(World):
         canvas, details = shapes.paint(background, self._layers(subject, pose, x, y))
         return self.drawing(shapes.lit(canvas, pose.light_angle, pose.light_strength, pose.brightness), details)
 
-    def _layers(self, subject: Subject, pose: FacePose, x: np.ndarray, y: np.ndarray):
-        """(mask value, distance, paint) from back to front; x and y in pixels from the face's centre."""
+    def _layers(self, subject: Subject, pose: FacePose, x: np.ndarray, y: np.ndarray) -> Iterator[shapes.Layer]:
+        """From back to front; x and y in pixels from the face's centre."""
         unit = pose.scale
         # The head turns about the chin, the shoulders stay.
         hx, hy = shapes.turned(x, y, (0, 0.8 * unit), pose.angle)
@@ -119,7 +120,7 @@ class Faces(World):
         yield from self._eyes(subject["eyes"], pose, hx, hy)
         yield from self._mouth(subject["mouth"], pose, hx, hy)
 
-    def _eyes(self, look: str, pose: FacePose, x: np.ndarray, y: np.ndarray):
+    def _eyes(self, look: str, pose: FacePose, x: np.ndarray, y: np.ndarray) -> Iterator[shapes.Layer]:
         style, colour = look.split()
         unit = pose.scale
         for side in (-1, 1):
@@ -135,7 +136,7 @@ class Faces(World):
             yield self.value("eyes"), np.maximum(iris, white + 1), shapes.flat(_IRIS[colour])
             yield self.value("eyes"), np.maximum(pupil, white + 1), shapes.flat(_PUPIL)
 
-    def _mouth(self, look: str, pose: FacePose, x: np.ndarray, y: np.ndarray):
+    def _mouth(self, look: str, pose: FacePose, x: np.ndarray, y: np.ndarray) -> Iterator[shapes.Layer]:
         style, colour = look.split()
         unit, lips = pose.scale, shapes.flat(_LIPS[colour])
         mx, my = x, y - 0.58 * unit

@@ -4,6 +4,7 @@ EMR and CoSim reuse the clusters that supervised the training. The judge shares 
 network, trained on the worlds' exact attributes and masks, other pictures and no vision transformer.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +23,11 @@ _WIDTH = 96
 def _layers(inner: int, outer: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(inner, outer, kernel, stride, padding, dilation)
     return [convolution, nn.GroupNorm(8, outer), nn.ReLU()]
+
+
+def _most_voted(words: Sequence[str], known: Sequence[str], votes: torch.Tensor) -> str:
+    """The one of `words` with the most votes. votes: one number for each of `known`."""
+    return max(words, key=lambda word: float(votes[known.index(word)]))
 
 
 class Judge(nn.Module):
@@ -67,7 +73,7 @@ class Judge(nn.Module):
             row: dict[str, str | None] = {"background": PLACES[int(places[i, 0].argmax())]}
             for m, (part, looks) in enumerate(world.looks.items(), start=1):
                 look = " ".join(
-                    max(words, key=lambda word, vote=vote, known=known: float(vote[i, m, known.index(word)]))
+                    _most_voted(words, known, vote[i, m])
                     for words, vote, known in zip(looks, (styles, colours), (STYLES, COLOURS), strict=True)
                 )
                 row[part] = look if sizes[i, m] >= 2 else None

@@ -13,6 +13,7 @@ from PIL import Image
 SIZE = 128  # pixels, both ways
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
+Layer = tuple[int, np.ndarray, np.ndarray]  # mask value, signed distance, paint
 
 PATTERNS = ("plain", "striped", "spotted")
 _STRIPE_PERIOD = 13.0  # pixels
@@ -95,13 +96,8 @@ def noise(ends: tuple[Colour, Colour], seed: int) -> np.ndarray:
     return _mixed(flat(ends[0]), flat(ends[1]), np.clip(0.5 + 0.5 * plane, 0, 1))
 
 
-def paint(
-    background: np.ndarray, layers: Iterable[tuple[int, np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Put layers on a background, from back to front.
-
-    layers: (mask value, signed distance, paint). Returns the canvas, (128, 128, 3) float32, and the mask uint8.
-    """
+def paint(background: np.ndarray, layers: Iterable[Layer]) -> tuple[np.ndarray, np.ndarray]:
+    """Put layers on a background, from back to front: the canvas, (128, 128, 3) float32, and the mask uint8."""
     canvas = background.copy()
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for value, distance, colours in layers:

@@ -46,10 +46,8 @@ class PartIdentity:
         tower = getattr(network, "vision_model", network)  # a whole CLIP has a text model beside it
         self._network = tower.to(device).eval().requires_grad_(False)
         self._labels, self._least_patches = part_count + 1, min_patches
-        blank = self._forward([np.zeros((8, 8, 3), np.uint8)])
-        if blank is None:
-            raise UserError(f"{OPTION}={model!r} has no pooled output: give a model such as CLIP or DINOv2.")
-        self.width = blank.shape[1]
+        self._model = model
+        self.width = self._forward([np.zeros((8, 8, 3), np.uint8)]).shape[1]
         self.name = f"{model}, {self.width} numbers"
 
     def compare(
@@ -78,12 +76,17 @@ class PartIdentity:
         return embedded
 
     @torch.inference_mode()
-    def _forward(self, crops: list[np.ndarray]) -> torch.Tensor | None:
-        """Squares (s, s, 3) uint8 of any size → (n, width) float32 on the CPU; None without a pooled output."""
+    def _forward(self, crops: list[np.ndarray]) -> torch.Tensor:
+        """Squares (s, s, 3) uint8 of any size → (n, width) float32 on the CPU.
+
+        Raises UserError if the model has no pooled output.
+        """
         inputs = self._processor(crops, input_data_format="channels_last", return_tensors="pt").pixel_values
         with torch.autocast(torch.device(self.device).type, self._half, enabled=self._half is not None):
             pooled = getattr(self._network(inputs.to(self.device)), "pooler_output", None)
-        return None if pooled is None else pooled.flatten(1).float().cpu()
+        if pooled is None:
+            raise UserError(f"{OPTION}={self._model!r} has no pooled output: give a model such as CLIP or DINOv2.")
+        return pooled.flatten(1).float().cpu()
 
 
 def score_identity(

@@ -32,7 +32,7 @@ def through_vae(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
 
 def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[str | None]:
     """For each planned picture the id of a real one that is none of its sources; None where all pictures are."""
-    others = []
+    others: list[str | None] = []
     for row in plan.itertuples():
         sources = np.sort(records.index.get_indexer(list(set(row.sources))))
         others_left = len(records) - len(sources)
@@ -86,7 +86,7 @@ def score_plan(
         lent = truth.lent(plan)
 
     def score(rows: np.ndarray, batches: Iterable[np.ndarray], name: str) -> pd.DataFrame:
-        scored = []
+        scored: list[pd.DataFrame] = []
         for pictures in tqdm(batches, desc=f"score {name}", total=-(-len(rows) // BATCH), unit="batch"):
             done = sum(map(len, scored))
             of_batch = rows[done : done + len(pictures)]

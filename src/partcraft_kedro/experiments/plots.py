@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -221,9 +221,9 @@ def _positions(settings: np.ndarray) -> dict[str, float] | None:
 
 
 def _series(label: str, rows: pd.DataFrame) -> _Series:
-    numbers = [rows[name].to_numpy(float) for name in ("x", "mean", "low", "high", "published")]
+    numbers = {name: rows[name].to_numpy(float) for name in ("x", "mean", "low", "high", "published")}
     single = rows[["x", "values", "run_ids"]].explode(["values", "run_ids"]).astype({"values": float})
-    return _Series(label, *numbers, single)
+    return _Series(label, **numbers, single=single)
 
 
 def _panels_of_learning(points: pd.DataFrame, samples: pd.DataFrame) -> list[_Panel]:
@@ -277,8 +277,8 @@ def _draw(panels: list[_Panel]) -> Figure:
             axis.plot(x, mean, marker, linestyle="-" if panel.joined else "none", color=colour, markersize=6)
             known = ~np.isnan(series.published)
             if known.any():
-                style = {"linestyle": "--" if panel.joined else "none", "color": colour, "markerfacecolor": "none"}
-                axis.plot(x[known], series.published[known], marker, markersize=9, linewidth=1, **style)
+                hollow = {"linestyle": "--" if panel.joined else "none", "color": colour, "markerfacecolor": "none"}
+                axis.plot(x[known], series.published[known], marker, markersize=9, linewidth=1, **hollow)
         for name, start, end, value in panel.bounds:
             axis.plot([start, end], [value, value], color=_INK, linestyle=_KEYS[name].linestyle, linewidth=1.2)
         axis.set(title=panel.title, xlabel=panel.x_title)
@@ -290,10 +290,10 @@ def _draw(panels: list[_Panel]) -> Figure:
         axis.set_visible(False)
     handles = []
     for label, style in styles.items():
-        marks = {"color": _COLOURS[style], "marker": _MARKERS[style], "linestyle": "none"}
-        handles.append(Line2D([], [], label=_for_print(_wrap(label, 40)), **marks))
+        text = _for_print(_wrap(label, 40))
+        handles.append(Line2D([], [], color=_COLOURS[style], marker=_MARKERS[style], linestyle="none", label=text))
     for name, key in _keys(panels).items():
-        marks = {"linestyle": key.linestyle, "marker": key.marker, "markerfacecolor": key.face}
+        marks: dict[str, Any] = {"linestyle": key.linestyle, "marker": key.marker, "markerfacecolor": key.face}
         handles.append(Line2D([], [], color=_INK, label=name, **marks))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), fontsize=8, frameon=False)
     return figure
@@ -301,7 +301,9 @@ def _draw(panels: list[_Panel]) -> Figure:
 
 def _plot(panels: list[_Panel]) -> go.Figure:
     styles, (rows, columns) = _styles(panels), _grid(panels)
-    specs = [[{} if r * columns + c < len(panels) else None for c in range(columns)] for r in range(rows)]
+    specs: list[list[dict | None]] = [
+        [{} if r * columns + c < len(panels) else None for c in range(columns)] for r in range(rows)
+    ]
     titles = [panel.title for panel in panels]
     height = 330 * rows + 120
     spacing = {"horizontal_spacing": 0.08, "vertical_spacing": 90 / (height - 190)}
@@ -354,8 +356,8 @@ def _add_series(figure: go.Figure, place: dict, panel: _Panel, series: _Series, 
         of_seeds = drawn | hover | {"legendgroup": "single seeds", "marker_size": 4, "opacity": 0.7}
         figure.add_scatter(**dots, customdata=series.single["run_ids"], **of_seeds)
     marks = {"marker_symbol": symbol, "marker_size": 8, "error_y": errors}
-    hover = {"text": _hover_texts(series), "hoverinfo": "text"}
-    figure.add_scatter(x=series.x, y=series.mean, mode=mode, **marks, **hover, **drawn)
+    told = {"text": _hover_texts(series), "hoverinfo": "text"}
+    figure.add_scatter(x=series.x, y=series.mean, mode=mode, **marks, **told, **drawn)
     known = ~np.isnan(series.published)
     if known.any():
         marks = {"marker_symbol": f"{symbol}-open", "marker_size": 11, "line_dash": "dash", "line_width": 1}

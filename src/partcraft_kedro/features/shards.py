@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def write_shards(
                     raise pictures
                 features.append(_finite(extractor(pictures.numpy()).half(), batch, extractor.model))
                 progress.update(len(batch))
-            write_file(shard, lambda partial, f=features: save_file({"features": torch.cat(f)}, partial))
+            write_file(shard, partial(save_file, {"features": torch.cat(features)}))
 
 
 def _finite(features: torch.Tensor, paths: Sequence[Path], model: str) -> torch.Tensor:

@@ -45,7 +45,7 @@ def make_plan(
     no more than there are pictures, nor than M+1 parts; transfers: pairs, of each of which the first picture is drawn
     with each part of `transferred`, name → number, of the second, and with all of them.
     """
-    rows = []
+    rows: list[tuple[str, str, list[str], list[int], np.ndarray]] = []
     chosen = numpy_generator(seed, "reconstructions").permutation(len(ids))[:reconstructions]
     for row in sorted(chosen):
         rows.append(("reconstruction", "", [ids[row]], [], codes[row]))

@@ -52,7 +52,7 @@ def read_recipe(file: Path | IO[bytes]) -> Recipe | None:
     try:
         with Image.open(file, formats=["PNG"]) as picture:
             picture.load()  # text may stand after the pixels
-            text = picture.text.get(_CHUNK)
+            text = getattr(picture, "text", {}).get(_CHUNK)
     except Exception:  # Pillow's reader raises whatever it stumbles over
         return None
     return None if text is None else parse_recipe(text)

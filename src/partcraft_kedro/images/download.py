@@ -75,7 +75,7 @@ class HubArchive:
 
 _DOGS = "http://vision.stanford.edu/aditya86/ImageNetDogs"
 _SIMS4 = "rocca/sims4-faces"
-ARCHIVES = {
+ARCHIVES: dict[str, tuple[Archive | HubArchive, ...]] = {
     "cub": (
         Archive(
             "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",

@@ -209,8 +209,8 @@ def _is_text(path: Path) -> bool:
 def _groups_of_table(folder: Path, labels: Path) -> dict[str, list[Path]]:
     named = f"images.labels={str(labels)!r}"
     try:
-        with labels.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+        with labels.open(encoding="utf-8-sig", newline="") as table:
+            reader = csv.DictReader(table, skipinitialspace=True)
             columns, rows = list(reader.fieldnames or []), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{named} cannot be read as CSV ({error}).") from error
@@ -302,7 +302,9 @@ def _annotated_box(path: Path) -> list[float] | None:
         return None
     try:
         box = ElementTree.parse(path).find("object/bndbox")
-        left, top, right, bottom = (float(box.findtext(side)) for side in ("xmin", "ymin", "xmax", "ymax"))
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
+        if box is None:
+            raise ValueError("it has no object/bndbox")
+        left, top, right, bottom = (float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    except (ElementTree.ParseError, ValueError) as error:
         raise UserError(f"{path} cannot be read as an annotation ({error}).") from error
     return [left, top, right - left, bottom - top]

@@ -62,7 +62,7 @@ class AttentionCapture:
 
     def maps(self) -> torch.Tensor:
         """Ā of Eq. 5: the mean over heads and layers, (batch, part, height, width) float32."""
-        maps = torch.stack([processor.kept for processor in self._capturing.values()]).mean(0)
+        maps = torch.stack([processor.map() for processor in self._capturing.values()]).mean(0)
         side = math.isqrt(maps.shape[-1])
         return maps.unflatten(-1, (side, side))
 
@@ -90,6 +90,12 @@ class _CapturingProcessor(nn.Module):
             self.kept = over_heads.gather(1, index) * (self.columns >= 0)[..., None]
 
         return _merge(attn, probabilities.to(value.dtype) @ value)
+
+    def map(self) -> torch.Tensor:
+        """What the forward pass since `watch` has kept, (batch, part, location)."""
+        if self.kept is None:
+            raise RuntimeError("No token was watched in a forward pass.")
+        return self.kept
 
 
 def attend_in_float32(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:

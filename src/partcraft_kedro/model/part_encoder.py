@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -38,12 +37,9 @@ class PartEncoder(nn.Module):
             if rows is not None:
                 self.variants.weight.copy_(rows)
             factor = scale / self.all_embeddings().std()
-            if layers:
-                self.bottleneck[-1].weight *= factor
-                self.bottleneck[-1].bias *= factor
-            else:
-                self.variants.weight *= factor
-                self.parts.weight *= factor
+            last = self.bottleneck[-1] if layers else nn.ModuleList([self.variants, self.parts])
+            for parameter in last.parameters():
+                parameter.mul_(factor)
 
     def forward(self, indices: torch.Tensor) -> torch.Tensor:
         """Token indices m·K + k, any shape → embeddings (..., width)."""
@@ -55,7 +51,7 @@ class PartEncoder(nn.Module):
         return self(torch.arange(self.variants.num_embeddings, device=self.variants.weight.device))
 
 
-def rows_of_centroids(centroids: Sequence[np.ndarray], width: int) -> torch.Tensor:
+def rows_of_centroids(centroids: Sequence[torch.Tensor], width: int) -> torch.Tensor:
     """A table of part variants in which alike variants lie near each other: ((M+1)·K, width), of standard deviation 1.
 
     centroids: of each part's variants, M+1 of (at most K, feature width). What a part's variants have in common is left
@@ -66,8 +62,7 @@ def rows_of_centroids(centroids: Sequence[np.ndarray], width: int) -> torch.Tens
     rows = torch.randn(len(centroids), count, width)
     turn = torch.randn(centroids[0].shape[1], width)
     for part, of_part in enumerate(centroids):
-        own = torch.from_numpy(np.asarray(of_part, np.float32))
-        turned = (own - own.mean(0)) @ turn
-        if len(own) > 1:  # the only variant of a part is not unlike others
-            rows[part, : len(own)] = turned / turned.std()
+        turned = (of_part - of_part.mean(0)) @ turn
+        if len(of_part) > 1:  # the only variant of a part is not unlike others
+            rows[part, : len(of_part)] = turned / turned.std()
     return rows.flatten(0, 1)

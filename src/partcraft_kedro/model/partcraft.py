@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
@@ -54,7 +53,7 @@ class PartCraft:
         rank: int,
         lora_layers: str,
         bottleneck_layers: int,
-        centroids: Sequence[np.ndarray] | None = None,
+        centroids: Sequence[torch.Tensor] | None = None,
         seed: int,
     ) -> "PartCraft":
         """A fresh model, which draws as the base does, with part tokens at the scale of words.

@@ -63,13 +63,13 @@ def fit_part_predictor(
         means, present = part_means(chunk, predictor.label_maps(chunk), parts + 1, min_patches)
         for m in range(parts + 1):
             means_of_parts[m].append(means[present[:, m], m])
-    for m, means in enumerate(means_of_parts):
-        points = torch.cat(means)
-        if not len(points):  # a part that never reaches min_patches still needs a code for codes to index
-            points = scene[:1] if m == 0 else part_centroids[m - 1 : m]
-        predictor.variants.append(
-            cosine_kmeans(lambda points=points: [points], variants, purpose=f"variants {m}", **options)
-        )
+
+    def variants_of(m: int, means: torch.Tensor) -> torch.Tensor:
+        if not len(means):  # a part that never reaches min_patches still needs a code for codes to index
+            means = scene[:1] if m == 0 else part_centroids[m - 1 : m]
+        return cosine_kmeans(lambda: [means], variants, purpose=f"variants {m}", **options)
+
+    predictor.variants.extend(variants_of(m, torch.cat(of_part)) for m, of_part in enumerate(means_of_parts))
     return predictor
 
 

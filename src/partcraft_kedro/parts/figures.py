@@ -46,7 +46,7 @@ def variants_figure(sheets: list[tuple[str, list[tuple[str, list[np.ndarray]]]]]
             for c, picture in enumerate(pictures):
                 size = _CELL - 4
                 shrunk = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)
-                canvas[r * _CELL : r * _CELL + size, c * _CELL : c * _CELL + size] = shrunk
+                canvas[r * _CELL : r * _CELL + size, c * _CELL : c * _CELL + size] = np.asarray(shrunk)
         axis.imshow(canvas)
         axis.set_title(name, fontsize=11)
     bare(axes)

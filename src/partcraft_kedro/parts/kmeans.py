@@ -33,6 +33,7 @@ def cosine_kmeans(
         # Beyond rounding: which of two starts that found the same optimum wins must not hang on it.
         if best is None or similarity > highest + 1e-7 * abs(highest):
             best, highest = centroids, similarity
+    assert best is not None  # there is a start at least
     return _lloyd(points, best, max_iter)[0]
 
 

@@ -1,7 +1,10 @@
 """From features to parts: label maps and codes, with no need of the training data."""
 
 import json
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +12,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from partcraft_kedro.errors import UserError
+
+if TYPE_CHECKING:
+    from partcraft_kedro.features.extractor import FeatureExtractor
 
 ABSENT = -1  # the code of a part that a picture does not show
 
@@ -40,7 +46,6 @@ class PartPredictor:
         self.features = features
         self.min_patches = min_patches
         self.device = device
-        self._extractor = None
 
     @property
     def part_count(self) -> int:
@@ -51,6 +56,18 @@ class PartPredictor:
     def variant_count(self) -> int:
         """K: the largest number of variants of any part."""
         return max(len(variants) for variants in self.variants)
+
+    @cached_property
+    def _extractor(self) -> "FeatureExtractor":
+        from partcraft_kedro.features.extractor import FeatureExtractor
+
+        extractor = FeatureExtractor(**self.features, device=self.device)
+        if extractor.width != (width := self.parts.shape[-1]):
+            raise UserError(
+                f"features.model={extractor.model!r} gives features of {extractor.width} numbers, and the part "
+                f"predictor was made for {width}: run the features and parts stages again."
+            )
+        return extractor
 
     def label_maps(self, features: torch.Tensor) -> np.ndarray:
         """Tiers 1 and 2: (n, patches, width) → (n, grid, grid) uint8, 0 the background, 1..M the parts."""
@@ -78,16 +95,6 @@ class PartPredictor:
 
         images: (n, h, w, 3) uint8, or (n, 3, h, w) float in 0..1.
         """
-        if self._extractor is None:
-            from partcraft_kedro.features.extractor import FeatureExtractor
-
-            extractor = FeatureExtractor(**self.features, device=self.device)
-            if extractor.width != (width := self.parts.shape[-1]):
-                raise UserError(
-                    f"features.model={extractor.model!r} gives features of {extractor.width} numbers, and the part "
-                    f"predictor was made for {width}: run the features and parts stages again."
-                )
-            self._extractor = extractor
         features = torch.cat([self._extractor(batch) for batch in _batches(images)])
         label_maps = self.label_maps(features)
         return label_maps, *self.codes_of(features, label_maps)
@@ -202,6 +209,6 @@ def masks_of(label_maps: np.ndarray, part_count: int) -> np.ndarray:
     return label_maps[:, None] == np.arange(part_count + 1)[None, :, None, None]
 
 
-def _batches(images: np.ndarray | torch.Tensor, size: int = 64):
+def _batches(images: np.ndarray | torch.Tensor, size: int = 64) -> Iterator[np.ndarray | torch.Tensor]:
     for start in range(0, len(images), size):
         yield images[start : start + size]

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,13 +17,14 @@ from tqdm import tqdm
 from partcraft_kedro.files import write_file
 
 Batch = TypeVar("Batch")
+Network = TypeVar("Network", bound=nn.Module)
 _AHEAD = 4  # batches drawn while others are computed
 _NARROW = 16  # rows or columns under which a matrix has too few directions to be made orthogonal
 _MUON_RATE = 3.0  # Muon's learning rate in AdamW's: of 1, 3 the better by trial
 
 
 def fit(
-    module: nn.Module,
+    module: Network,
     draw: Callable[[int], Batch],
     loss_of: Callable[[Batch], torch.Tensor],
     folder: Path,
@@ -33,7 +35,7 @@ def fit(
     average: float = 0.999,
     checkpoint_every: int = 500,
     on_checkpoint: Callable[[int, nn.Module], None] = lambda step, module: None,
-) -> nn.Module:
+) -> Network:
     """Minimise with Muon and AdamW, 2% linear warm-up, cosine decay to 2%, and a moving average of the weights.
 
     Muon (Jordan et al. 2024) takes matrices and kernels, AdamW all else: on a CPU the U-Net's loss then falls with a
@@ -98,7 +100,7 @@ def fit(
                 lines.write(json.dumps(row) + "\n")
             losses.clear()
             module.eval()
-            with_averages(lambda done=step + 1: on_checkpoint(done, module))
+            with_averages(partial(on_checkpoint, step + 1, module))
             began = time.monotonic()
     for name, parameter in zip(names, parameters, strict=True):
         parameter.data.copy_(averages[name])
@@ -144,7 +146,7 @@ class _Optimizer:
 
     def moments(self) -> dict[str, torch.Tensor]:
         """The state, for a checkpoint."""
-        moments = {}
+        moments: dict[str, torch.Tensor] = {}
         for name, parameter in self._others.items():
             state = self._adam.state[parameter]
             moments |= {f"first/{name}": state["exp_avg"], f"second/{name}": state["exp_avg_sq"]}

@@ -65,7 +65,9 @@ def _degraded(pictures: np.ndarray, rng: np.random.Generator, generator: torch.G
     return (batch + noise * float(rng.uniform(0, 0.06))).clamp(0, 1)
 
 
-def _draw(pictures: PretrainingPictures, purpose: str, step: int, batch_size: int, seed: int):
+def _draw(
+    pictures: PretrainingPictures, purpose: str, step: int, batch_size: int, seed: int
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """Degraded pictures, their details (n, 128, 128), and their attributes."""
     rng, generator = numpy_generator(seed, purpose, step), torch_generator(seed, purpose, step)
     rows = np.sort(rng.integers(0, len(pictures), batch_size))

@@ -177,7 +177,8 @@ class _Lessons:
         self, drawn: tuple[CaptionedBatch, torch.Tensor, torch.Tensor], *, shuffled: bool = False
     ) -> dict[str, torch.Tensor]:
         """velocity, grounding and reading; shuffled: with every picture's caption given to the next one."""
-        batch, timesteps, noise = (part.to(self._schooling.device, non_blocking=True) for part in drawn)
+        batch = drawn[0].to(self._schooling.device, non_blocking=True)
+        timesteps, noise = (part.to(self._schooling.device, non_blocking=True) for part in drawn[1:])
         signal = self._alphas[timesteps].sqrt().view(-1, 1, 1, 1)
         spread = (1 - self._alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
         self._capture.watch(batch.columns)

@@ -51,7 +51,7 @@ class Book:
     def write_point(self, point: Point, *, run_id: str, adapter_version: str) -> None:
         """Note that a point is done."""
         told = {name: self._options[point.name][f"train.{name}"] for name in ("method", "attention_weight", "steps")}
-        facts = {"point": point.name, "setting": point.setting, "option": ", ".join(self.sweep.grid)}
+        facts: dict[str, Any] = {"point": point.name, "setting": point.setting, "option": ", ".join(self.sweep.grid)}
         facts |= {"seed": point.seed, **told, "run_id": run_id, "adapter_version": adapter_version}
         write_json(self._page(point), facts)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kedro.framework.context import KedroContext
 from kedro.framework.project import pipelines
@@ -47,7 +47,8 @@ def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | No
     Raises UserError if there is no such sweep, if an option does not exist or has a wrong value, or if two points are
     the same.
     """
-    with KedroSession.create(env=env, runtime_params=parameters) as session:
+    session = KedroSession.create(env=env, runtime_params=parameters)
+    with session:
         context = session.load_context()
         sweep = SweepOptions(grid=grid) if grid else _find_sweep(context, name)
         if seeds:
@@ -57,7 +58,8 @@ def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | No
         points = points_of(sweep)
         raw = context.config_loader["parameters"]
         options = [_check(raw, point) for point in points]
-        experiment = context.mlflow.tracking.experiment._experiment.experiment_id
+        mlflow = context.mlflow  # type: ignore[attr-defined]  # kedro-mlflow puts it there
+        experiment = mlflow.tracking.experiment._experiment.experiment_id
         folder = context.catalog.load("params:stages").layer("08_reporting") / "sweeps"
     for i, point in enumerate(points):
         for j in range(i):
@@ -91,4 +93,4 @@ def with_options(tree: dict[str, Any], options: dict[str, Any]) -> dict[str, Any
     merged = OmegaConf.create(tree)
     for option, value in options.items():
         OmegaConf.update(merged, option, value, force_add=True)
-    return OmegaConf.to_container(merged)
+    return cast("dict[str, Any]", OmegaConf.to_container(merged))  # its type does not tell a dict from a list

@@ -57,7 +57,9 @@ def _run_all(processes: list[Process], total: int, parallel: int | None, gpus: l
         free = [{"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // parallel))}] * parallel
     else:
         free = [{}] * parallel
-    waiting, running, failed = list(processes), [], []
+    waiting = list(processes)
+    failed: list[Process] = []
+    running: list[tuple[Process, dict[str, str]]] = []
     with tqdm(total=total, initial=total - len(processes), desc=title, unit="point", smoothing=0) as progress:
         try:
             while waiting or running:

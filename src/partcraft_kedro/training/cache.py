@@ -1,7 +1,8 @@
 """What the training step needs of each picture, computed once, in both flips."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ class TrainingCache:
             codes=np.stack(codes),
         )
 
-    def posterior(self, flips: Sequence[int], rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def posterior(self, flips: Iterable[int], rows: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of some pictures, each (batch, channel, height, width) float32."""
         size = self.mean[0].shape[1]
         places = [(flip, row // size, row % size) for flip, row in zip(flips, rows, strict=True)]
@@ -81,4 +82,4 @@ def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: 
                 "The VAE of base.model gives latents that are no finite numbers in float16: give another model."
             )
         tensors = {"mean": torch.stack(mean).contiguous(), "std": torch.stack(std).contiguous()}
-        write_file(shard, lambda partial, tensors=tensors: save_file(tensors, partial))
+        write_file(shard, partial(save_file, tensors))

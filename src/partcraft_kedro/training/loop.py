@@ -171,8 +171,8 @@ class _Finite:
 
     def __init__(self, step: int):
         self._first = step
-        self._sum: torch.Tensor | float = 0.0
-        self._steps: torch.Tensor | int = 0
+        self._sum = torch.tensor(0.0)
+        self._steps = torch.tensor(0)
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
         """A step's loss and its gradient's norm."""
@@ -223,13 +223,16 @@ class _Trainer:
         table = self._parameters[_TABLE]
         norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._options.max_gradient_norm)
         # AdamW would shrink every row in every step, and so erode variants that are seldom seen.
+        assert table.grad is not None  # every prompt has a token of a part
         used = (table.grad != 0).any(1, keepdim=True)
         shrink = 1 - warm * self._options.learning_rate * self._options.weight_decay
         table.data.mul_(torch.where(used, shrink, 1.0))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        for name, average in self._averages.items():  # of few steps it is their mean
-            average.lerp_(self._parameters[name].detach(), 1 - min(self._options.average, (step + 1) / (step + 10)))
+        if self._options.average:  # of few steps it is their mean
+            fresh = 1 - min(self._options.average, (step + 1) / (step + 10))
+            for name, average in self._averages.items():
+                average.lerp_(self._parameters[name].detach(), fresh)
         return norm
 
     @contextlib.contextmanager

@@ -14,6 +14,7 @@ _POINT = [
     *("sweep", "point", "setting", "option", "seed", "method", "attention_weight", "steps"),
     *("run_id", "adapter_version"),
 ]
+_NO_SWEEP = "There is no sweep yet: kedro sweep {}"
 _SCORE = ["run_id", *SCORE_COLUMNS]
 _SAMPLE = ["run_id", "step", "id", *names_with(of_codes=True), "path", "source_path"]
 
@@ -55,7 +56,7 @@ def draw_sweep(name: str, sweep_summary: pd.DataFrame) -> tuple[Figure, PlotlyFi
     """The scores of the last sweep of a name."""
     rows = _of_sweep(name, sweep_summary)
     if rows.empty:
-        return _nothing(name)
+        return _words(_NO_SWEEP.format(name))
     return plots.sweep_figure(rows), plots.sweep_plot(rows)
 
 
@@ -65,13 +66,14 @@ def draw_learning(
     """The paper's Fig. 6, of the last sweep of methods: pictures and curves over the stages of training."""
     points = _of_sweep("methods", sweep_points)
     if points.empty:
-        figure, plot = _nothing("methods")
-        return figure, figure, plot
+        words, plot_of_words = _words(_NO_SWEEP.format("methods"))
+        return words, words, plot_of_words
     samples = _with_paths(sweep_samples, stages)
+    words, plot_of_words = _words("There are no pictures of these trainings to compare.")
     return (
-        plots.stages_figure(points, samples),
-        plots.learning_figure(points, samples),
-        plots.learning_plot(points, samples),
+        plots.stages_figure(points, samples) or words,
+        plots.learning_figure(points, samples) or words,
+        plots.learning_plot(points, samples) or plot_of_words,
     )
 
 
@@ -97,6 +99,5 @@ def _with_paths(samples: pd.DataFrame, stages: Stages) -> pd.DataFrame:
     return samples.assign(**{name: [stages.root / path for path in samples[name]] for name in ("path", "source_path")})
 
 
-def _nothing(name: str) -> tuple[Figure, PlotlyFigure]:
-    text = f"There is no sweep yet: kedro sweep {name}"
+def _words(text: str) -> tuple[Figure, PlotlyFigure]:
     return figure_of_words(text), PlotlyFigure(layout={"title": text})

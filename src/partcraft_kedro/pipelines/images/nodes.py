@@ -48,11 +48,16 @@ def _read_photographs(folder: Path, images: ImagesOptions) -> pd.DataFrame:
         return readers.read_cub(folder)
     if images.source == "dogs":
         return readers.read_dogs(folder)
-    split = {"test_fraction": images.test_fraction, "seed": images.seed}
     if images.source == "sims4":
         labels = images.labels and images.labels.expanduser()
-        return readers.read_sims4(folder, labels=labels, pictures_per_class=images.pictures_per_class, **split)
-    return readers.read_folder(folder, **split)
+        return readers.read_sims4(
+            folder,
+            labels=labels,
+            pictures_per_class=images.pictures_per_class,
+            test_fraction=images.test_fraction,
+            seed=images.seed,
+        )
+    return readers.read_folder(folder, test_fraction=images.test_fraction, seed=images.seed)
 
 
 def _folder(images: ImagesOptions, stages: Stages) -> Path:

@@ -26,7 +26,9 @@ def discovery(place: StageRef, *, features: StageRef, records: pd.DataFrame, par
 def labelling(place: StageRef, *, part_predictor: Path, features: StageRef, records: pd.DataFrame) -> None:
     """Writes `part_masks/masks.safetensors`, and `codes.parquet` with the codes' cosines to the variants' centroids."""
     predictor = PartPredictor.load(part_predictor)
-    label_maps, codes, cosines = [], [], []
+    label_maps: list[np.ndarray] = []
+    codes: list[np.ndarray] = []
+    cosines: list[np.ndarray] = []
     for chunk in tqdm(FeatureShards(features.folder), desc="label pictures", unit="shard"):
         label_maps.append(predictor.label_maps(chunk))
         for found, of_chunk in zip((codes, cosines), predictor.codes_of(chunk, label_maps[-1]), strict=True):

@@ -18,7 +18,7 @@ from partcraft_kedro.stages import StageRef
 def pretraining(place: StageRef, *, pretrain: PretrainOptions, base: BaseModelOptions) -> dict[str, Any]:
     """Trains the four networks of tiny in turn and writes `tiny/`; returns what was measured."""
     device = resolve_device(base.device)
-    shared = {"seed": pretrain.seed, "device": device}
+    shared: dict[str, Any] = {"seed": pretrain.seed, "device": device}
     pictures = draw_pretraining_pictures(place.folder / "pictures", pretrain.pictures, pretrain.seed)
     crops = {"batch_size": 16, **shared}
     vae = train_autoencoder(pictures, place.folder / "vae", steps=pretrain.autoencoder_steps, **crops)
