@@ -1,8 +1,8 @@
-"""Stable Diffusion 1.5's architecture with random weights, and the whole chain on it.
+"""Stable Diffusion's architecture, 1.5 or another, with random weights, and the whole chain on it.
 
     python benchmarks/stable_diffusion.py --configs CONFIGS --cub CUB_200_2011 --features DINOV2 --width 1
 
-CONFIGS: the folder of Stable Diffusion 1.5 without its weights (model_index.json, unet/config.json, tokenizer/ …).
+CONFIGS: the folder of Stable Diffusion 1.5, 2.1 or XL without its weights (model_index.json, unet/config.json, tokenizer/ …).
 Runs `kedro run --env=cub` on eight photographs: two training steps, two pictures. Prints seconds and peak memory.
 At full width: eight minutes on two cores, and 10 GiB.
 """
@@ -26,7 +26,7 @@ def build(configs: Path, folder: Path, width: float) -> None:
     """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     def scaled(channels: int) -> int:
         return max(32, int(channels * width) // 32 * 32)  # groups of 32 are normalised together
@@ -38,23 +38,30 @@ def build(configs: Path, folder: Path, width: float) -> None:
     index = json.loads((configs / "model_index.json").read_text())
     index["safety_checker"] = [None, None]
     (folder / "model_index.json").write_text(json.dumps(index))
-    text = config_of("text_encoder")
-    words = scaled(text["hidden_size"])
+    readers = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}  # SDXL has both
+    texts = {name: config_of(name) for name in readers if (configs / name).exists()}
     torch.manual_seed(0)
     for component, network in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
         config = config_of(component)
         config["block_out_channels"] = [scaled(channels) for channels in config["block_out_channels"]]
         if component == "unet":
-            config["cross_attention_dim"] = words
+            config["cross_attention_dim"] = sum(scaled(text["hidden_size"]) for text in texts.values())
+            if "text_encoder_2" in texts:
+                pooled = scaled(texts["text_encoder_2"]["projection_dim"])
+                config["projection_class_embeddings_input_dim"] = pooled + 6 * config["addition_time_embed_dim"]
+                heads = [max(1, int(heads * width)) for heads in config["attention_head_dim"]]
+                config |= {"attention_head_dim": heads}
         network.from_config(config).half().save_pretrained(folder / component)
-    text |= {
-        "hidden_size": words,
-        "intermediate_size": 4 * words,
-        "num_hidden_layers": max(2, int(text["num_hidden_layers"] * width)),
-        "num_attention_heads": words // 64 or 1,
-        "projection_dim": words,
-    }
-    CLIPTextModel(CLIPTextConfig(**text)).half().save_pretrained(folder / "text_encoder")
+    for name, text in texts.items():
+        words = scaled(text["hidden_size"])
+        text |= {
+            "hidden_size": words,
+            "intermediate_size": 4 * words,
+            "num_hidden_layers": max(2, int(text["num_hidden_layers"] * width)),
+            "num_attention_heads": words // 64 or 1,
+            "projection_dim": words,
+        }
+        readers[name](CLIPTextConfig(**text)).half().save_pretrained(folder / name)
 
 
 def some_of_cub(cub: Path, folder: Path, pictures: int) -> None:
@@ -78,11 +85,12 @@ def some_of_cub(cub: Path, folder: Path, pictures: int) -> None:
 
 
 def run_chain(
-    model: Path, cub: Path, features: Path, data: Path, *, sampling_steps: int
+    model: Path, cub: Path, features: Path, data: Path, *, sampling_steps: int, size: int | None
 ) -> subprocess.CompletedProcess:
-    """`kedro run --env=cub`, everything: two training steps, two pictures."""
+    """`kedro run --env=cub`, everything: two training steps, two pictures. size: of pictures; None: the model's."""
     options = {
         "base.model": model,
+        "base.size": "null" if size is None else size,
         "features.model": features,
         "images.folder": cub,
         "parts.variants": 4,
@@ -106,6 +114,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--width", type=float, default=1.0, help="share of the original channels (default: 1)")
     parser.add_argument("--sampling-steps", type=int, default=2, help="steps of each picture (default: 2)")
+    parser.add_argument("--size", type=int, help="of the pictures in pixels (default: the model's)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -115,7 +124,7 @@ def main() -> None:
         some_of_cub(arguments.cub, folder / "CUB_200_2011", 8)
         result = run_chain(
             folder / "model", folder / "CUB_200_2011", arguments.features.absolute(), folder / "data",
-            sampling_steps=arguments.sampling_steps,
+            sampling_steps=arguments.sampling_steps, size=arguments.size,
         )  # fmt: skip
         print(result.stdout)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

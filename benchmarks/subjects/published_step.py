@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import Attention
 
 from partcraft_kedro.images.tensors import to_vae
-from partcraft_kedro.model.attention import ATTENTION_LAYERS
+from partcraft_kedro.model.attention import attention_layers
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
 from partcraft_kedro.parts.predictor import PartPredictor
@@ -94,15 +94,14 @@ class PublishedStep:
         label_maps = torch.from_numpy(self._predictor.segment(pictures.pixels)[0])
         noisy = self._schedule.add_noise(latents, batch.noise, batch.timesteps)
         target = self._schedule.get_velocity(latents, batch.noise, batch.timesteps)
-        words = self._model.prompts.encode(batch.ids)
-        predicted = self._model.pipeline.unet(noisy, batch.timesteps, words, return_dict=False)[0]
+        predicted = self._model.predict(noisy, batch.timesteps, self._model.prompts.encode(batch.ids))
         of_pictures = []
         for i in range(len(batch)):
             maps = {}
             for m in range(batch.columns.shape[1]):
                 if (column := int(batch.columns[i, m])) >= 0:
                     layers = []
-                    for layer in ATTENTION_LAYERS:
+                    for layer in attention_layers(self._model.pipeline.unet):
                         probabilities = self._kept[f"{layer}.processor"].unflatten(0, (len(batch), -1))
                         layers.append(probabilities[i, :, :, column].mean(0).unflatten(0, (16, 16)))
                     maps[m] = torch.stack(layers).mean(0)

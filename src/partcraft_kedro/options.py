@@ -110,6 +110,9 @@ class BaseModelOptions(Options):
 
     model: Annotated[Model, Weights("base", "base.model")] = "tiny"
     """`tiny`, a local folder in diffusers' layout, or a hub id."""
+    size: PositiveInt | None = None
+    """Side of its pictures in pixels; none: that of the pictures it was trained on, 512 of Stable Diffusion 1.5, 1024
+    of SDXL."""
     device: Annotated[str, Silent()] = "auto"
     """Where every model runs: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`, the fastest of them that is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 TINY = Path(__file__).parent / "tiny"
 _INDEX = "model_index.json"  # in a folder that holds a pipeline of networks
-_COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")  # that are loaded of it
+XL = "StableDiffusionXLPipeline"
+# That are loaded of it.
+_COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 
 
 def resolve_model(name: str, component: str, option: str) -> str:
@@ -53,11 +55,10 @@ def resolve_base(name: str) -> str:
 
 
 def refuse_other_pipelines(name: str, kind: str) -> None:
-    """Raise UserError unless a base model's `_class_name`, of its `model_index.json`, is Stable Diffusion's."""
-    if kind != "StableDiffusionPipeline":
-        called = f"SDXL ({kind})" if kind.startswith("StableDiffusionXL") else f"a {kind}"
+    """Raise UserError unless a base model's `_class_name`, of its `model_index.json`, is one of Stable Diffusion's."""
+    if kind not in ("StableDiffusionPipeline", XL):
         raise UserError(
-            f"base.model={name!r} is {called}, which is not supported yet: give a model of Stable Diffusion 1 or 2."
+            f"base.model={name!r} is a {kind}, which is not supported: give a model of Stable Diffusion 1, 2 or XL."
         )
 
 

@@ -1,13 +1,17 @@
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from partcraft_kedro.model import attention
-from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture, attend_in_float32
+from partcraft_kedro.model.attention import AttentionCapture, attend_in_float32, attention_layers
 
+CONFIGS = Path(__file__).parents[3] / "shared/configs"
 COLUMNS = torch.tensor([[1, 4, -1], [6, -1, 2]])
 
 
@@ -37,13 +41,47 @@ def test_the_output_is_that_of_the_default_processors(unet, inputs):
         torch.testing.assert_close(unet(*inputs).sample, expected, atol=1e-5, rtol=0)
 
 
+PAPER = {
+    "down_blocks.2.attentions.0.transformer_blocks.0.attn2",
+    "down_blocks.2.attentions.1.transformer_blocks.0.attn2",
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn2",
+    "up_blocks.1.attentions.1.transformer_blocks.0.attn2",
+    "up_blocks.1.attentions.2.transformer_blocks.0.attn2",
+}
+
+
+@pytest.mark.parametrize(("base", "count", "side"), [("sd15", 5, 16), ("sd21", 5, 24), ("sdxl", 60, 32)])
+def test_the_layers_of_published_models(base: str, count: int, side: int) -> None:
+    """By what each layer is given, on tensors without content."""
+    if not (config := CONFIGS / base / "unet/config.json").exists():
+        pytest.skip("no configurations of published models here")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(json.loads(config.read_text()))
+        latents = torch.empty(1, 4, unet.config.sample_size, unet.config.sample_size)
+        words = torch.empty(1, 77, unet.config.cross_attention_dim)
+        further = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)}
+        locations = {}
+        for name, layer in unet.named_modules():
+            if name.endswith("attn2"):
+                layer.register_forward_pre_hook(
+                    lambda _, given, name=name: locations.__setitem__(name, given[0].shape[1])
+                )
+        unet(latents, torch.tensor(1.0), words, added_cond_kwargs=further if base == "sdxl" else None)
+    layers = attention_layers(unet)
+    assert len(layers) == count
+    assert set(layers) == {name for name, of_layer in locations.items() if of_layer == side**2}
+    assert (set(layers) == PAPER) == (base != "sdxl")
+
+
 def test_the_map_is_the_softmax_computed_from_the_layers_inputs(unet, inputs):
     expected = []
 
     def keep(layer, arguments, named):
         expected.append(explicit_probabilities(layer, arguments[0], named["encoder_hidden_states"]))
 
-    hooks = [unet.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True) for name in ATTENTION_LAYERS]
+    hooks = [
+        unet.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True) for name in attention_layers(unet)
+    ]
     with AttentionCapture(unet) as capture:
         capture.watch(COLUMNS)
         unet(*inputs)
@@ -82,7 +120,7 @@ def test_only_the_five_layers_are_touched(unet):
     before = unet.attn_processors
     with AttentionCapture(unet):
         changed = {name for name, processor in unet.attn_processors.items() if processor is not before[name]}
-    assert changed == {f"{layer}.processor" for layer in ATTENTION_LAYERS}
+    assert changed == {f"{layer}.processor" for layer in attention_layers(unet)}
 
 
 def test_nothing_is_kept_when_nothing_is_watched(unet, inputs):

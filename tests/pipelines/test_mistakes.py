@@ -33,10 +33,10 @@ def test_a_wrong_option_is_named(finished, option: str, named: str) -> None:
 
 def test_a_base_that_cannot_serve_is_refused_before_anything_runs(project, tmp_path) -> None:
     (tmp_path / "xl").mkdir()
-    (tmp_path / "xl" / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    (tmp_path / "xl" / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
     code, output = project.run("--params=base.model=~/xl", HOME=str(tmp_path))
     assert code == 1
-    assert last_line(output).startswith("Error: base.model='") and "is SDXL" in last_line(output)
+    assert last_line(output).startswith("Error: base.model='") and "is a StableDiffusion3Pipeline" in last_line(output)
     assert list(project.data.iterdir()) == []
 
 

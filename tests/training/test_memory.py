@@ -28,7 +28,8 @@ def test_stable_diffusion_takes_three_quarters_of_a_gibibyte_a_picture() -> None
         unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets))
     unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
     model = SimpleNamespace(
-        pipeline=SimpleNamespace(unet=unet, tokenizer=SimpleNamespace(model_max_length=77)),
+        pipeline=SimpleNamespace(unet=unet),
+        prompts=SimpleNamespace(tokenizers=[SimpleNamespace(model_max_length=77)], text_encoders=[None]),
         part_encoder=SimpleNamespace(part_count=5),
         autocast=lambda device_type: torch.autocast(device_type, torch.bfloat16),
     )

@@ -16,7 +16,7 @@ from partcraft_kedro.errors import FullDisk, UserError
 from partcraft_kedro.generation.sampling import sample_pictures
 from partcraft_kedro.images.tensors import to_vae
 from partcraft_kedro.model import attention as model_attention
-from partcraft_kedro.model.attention import ATTENTION_LAYERS, AttentionCapture
+from partcraft_kedro.model.attention import AttentionCapture, attention_layers
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
@@ -137,7 +137,7 @@ def test_the_masked_loss_by_hand(cache: TrainingCache) -> None:
     with AttentionCapture(model.pipeline.unet) as capture, torch.no_grad():
         found = training_loss(model, capture, schedule, batch, of)["loss"]
         noisy = schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
-        predicted = model.pipeline.unet(noisy, batch.timesteps, model.prompts.encode(batch.ids))[0]
+        predicted = model.predict(noisy, batch.timesteps, model.prompts.encode(batch.ids))
     errors = (predicted - schedule.get_velocity(batch.latents, batch.noise, batch.timesteps)).square()
     expected, left_out = 0.0, 0
     for i in range(2):
@@ -179,9 +179,10 @@ def test_loss_equals_a_reference_written_out(cache: TrainingCache) -> None:
         return hook
 
     handles = [
-        unet.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in ATTENTION_LAYERS
+        unet.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True)
+        for name in attention_layers(unet)
     ]
-    predicted = unet(noisy, batch.timesteps, model.prompts.encode(batch.ids))[0]
+    predicted = model.predict(noisy, batch.timesteps, model.prompts.encode(batch.ids))
     for handle in handles:
         handle.remove()
     terms = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 from tqdm import tqdm
 
@@ -15,6 +15,8 @@ from partcraft_kedro.files import write_file
 from partcraft_kedro.generation.recipes import Recipe, write_picture
 from partcraft_kedro.images.tensors import from_unit
 from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.base import Base
+from partcraft_kedro.model.injection import Conditioning
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.passes import as_many_as_fit
@@ -70,10 +72,8 @@ class Sampler:
             [torch.randn(shape, generator=torch_generator(self.seed, "picture", name)) for name in names]
         )
         with model.autocast(), self._watching(columns[:-1]) as on_step:
-            words = model.prompts.encode(ids)
             latents = pipeline(
-                prompt_embeds=words[:-1],
-                negative_prompt_embeds=words[-1:].expand(len(prompts), -1, -1),
+                **_as_prompts(model.prompts.encode(ids), zeroed=not options.negative_prompt and self._zeroes_empty()),
                 latents=noise.to(model.device),
                 num_inference_steps=options.steps,
                 guidance_scale=options.guidance_scale,
@@ -84,13 +84,17 @@ class Sampler:
         # As ceilings are decoded: in float32.
         return (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1).cpu()
 
+    def _zeroes_empty(self) -> bool:
+        """Whether the base model was trained with zeros in the place of an empty prompt: SDXL was."""
+        return bool(self.model.pipeline.config.get("force_zeros_for_empty_prompt"))
+
     @contextlib.contextmanager
     def _watching(self, columns: torch.Tensor) -> Iterator[Callable[..., dict]]:
         """What diffusers is to call after each step. columns: of each part's token in its prompt, (n, M+1)."""
         maps: list[torch.Tensor] = []
         watched = contextlib.nullcontext() if self.attention is None else AttentionCapture(self.model.pipeline.unet)
 
-        def on_step(pipeline: StableDiffusionPipeline, step: int, _: torch.Tensor, __: dict) -> dict:
+        def on_step(pipeline: Base, step: int, _: torch.Tensor, __: dict) -> dict:
             if capture is not None:
                 maps.append(capture.maps()[-len(columns) :].cpu())
             if self.on_step is not None:
@@ -105,6 +109,17 @@ class Sampler:
             yield on_step
         if self.attention is not None:
             self.attention.append(torch.stack(maps).mean(0))
+
+
+def _as_prompts(told: Conditioning, zeroed: bool) -> dict[str, torch.Tensor]:
+    """Conditionings of prompts and, the last one, of what to lead away from, as diffusers takes them."""
+
+    def apart(encoded: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
+        negative = (encoded[-1:] * 0 if zeroed else encoded[-1:]).expand_as(encoded[:-1])
+        return {name: encoded[:-1], f"negative_{name}": negative}
+
+    pooled = {} if told.pooled is None else apart(told.pooled, "pooled_prompt_embeds")
+    return apart(told.words, "prompt_embeds") | pooled
 
 
 def sample_pictures(

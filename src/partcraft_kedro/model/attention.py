@@ -1,4 +1,4 @@
-"""Reading the cross-attention of part tokens at the paper's five layers, and there alone; attention on a CPU."""
+"""Reading the cross-attention of part tokens at a quarter of the latents' resolution; attention on a CPU."""
 
 import math
 
@@ -9,31 +9,31 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 from transformers import AttentionInterface, CLIPTextModel
 
-# Section A of the paper's supplementary material: the 16×16 cross-attention maps.
-ATTENTION_LAYERS = (
-    "down_blocks.2.attentions.0.transformer_blocks.0.attn2",
-    "down_blocks.2.attentions.1.transformer_blocks.0.attn2",
-    "up_blocks.1.attentions.0.transformer_blocks.0.attn2",
-    "up_blocks.1.attentions.1.transformer_blocks.0.attn2",
-    "up_blocks.1.attentions.2.transformer_blocks.0.attn2",
-)
+_LEVEL = 2  # times the latents are halved where attention is read
 # Locations × tokens up to which attention written out is faster on a CPU than fused, and most of all compiled; beyond,
 # its memory would matter.
 _WRITTEN_OUT = 256 * 256
 _TEXT_ATTENTION = "partcraft_float32"  # in transformers' registry
 
 
-def has_attention_layers(unet: UNet2DConditionModel) -> bool:
-    """Whether a U-Net has the five layers, and all at one resolution: a quarter of its latents'."""
-    processors = unet.attn_processors
-    four_levels = len(unet.config.block_out_channels) == 4  # of three, as SDXL's has, the second up is at half of it
-    return four_levels and all(f"{layer}.processor" in processors for layer in ATTENTION_LAYERS)
+def attention_layers(unet: UNet2DConditionModel) -> list[str]:
+    """The cross-attention layers at a quarter of the latents' resolution.
+
+    Of Stable Diffusion 1.5 these are the five of 16×16 that the paper reads (section A of its supplementary material),
+    of 2.1 as many at 24×24, of SDXL all sixty at 32×32.
+    """
+    levels = len(unet.config.block_out_channels)
+    blocks = [f"down_blocks.{_LEVEL}.", f"up_blocks.{levels - 1 - _LEVEL}."]
+    if levels == _LEVEL + 1:
+        blocks.append("mid_block.")
+    layers = (name.removesuffix(".processor") for name in unet.attn_processors)
+    return [layer for layer in layers if layer.endswith(".attn2") and layer.startswith(tuple(blocks))]
 
 
 class AttentionCapture:
-    """Keeps each part token's attention map during the forward pass of a U-Net that `has_attention_layers`.
+    """Keeps each part token's attention map during the forward pass of a U-Net that has `attention_layers`.
 
-    The five layers compute their probabilities explicitly and keep the watched tokens' columns; every other
+    These compute their probabilities explicitly and keep the watched tokens' columns; every other
     layer stays as it is. Use as a context manager: leaving restores the processors.
     """
 
@@ -41,7 +41,7 @@ class AttentionCapture:
         processors = unet.attn_processors
         self._unet = unet
         self._original = processors
-        self._capturing = {layer: _CapturingProcessor() for layer in ATTENTION_LAYERS}
+        self._capturing = {layer: _CapturingProcessor() for layer in attention_layers(unet)}
         replaced = {f"{layer}.processor": processor for layer, processor in self._capturing.items()}
         unet.set_attn_processor(processors | replaced)
 
@@ -98,7 +98,7 @@ class _CapturingProcessor(nn.Module):
         return self.kept
 
 
-def attend_in_float32(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+def attend_in_float32(unet: UNet2DConditionModel, *text_encoders: CLIPTextModel) -> None:
     """Let attention compute scores and softmax in float32 where the networks compute in bfloat16: for a CPU.
 
     There torch's fused kernel takes up to seven times as long for its gradient in bfloat16.
@@ -110,7 +110,8 @@ def attend_in_float32(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -
     }
     unet.set_attn_processor(processors)
     AttentionInterface.register(_TEXT_ATTENTION, _attend_to_text)
-    text_encoder.set_attn_implementation(_TEXT_ATTENTION)
+    for text_encoder in text_encoders:
+        text_encoder.set_attn_implementation(_TEXT_ATTENTION)
 
 
 class _Float32Processor:

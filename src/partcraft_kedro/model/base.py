@@ -1,27 +1,30 @@
 """Loading a base model: the embedded `tiny`, a local folder, or a hub id, all by the same code."""
 
+from typing import TypeAlias
+
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from partcraft_kedro.allocator import keep_freed_memory
 from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.model.attention import attend_in_float32, has_attention_layers
-from partcraft_kedro.weights import explain_failure, load_whole, refuse_other_pipelines, resolve_model
+from partcraft_kedro.model.attention import attend_in_float32, attention_layers
+from partcraft_kedro.weights import XL, explain_failure, load_whole, refuse_other_pipelines, resolve_model
 
 _ONE_BY_ONE = 256  # pixels of a picture from which the VAE takes one a pass: one of 512 pixels takes 0.75 GiB to decode
 
+Base: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 _NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
 
-def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
-    """A frozen Stable Diffusion pipeline in float32, with the sampler it was saved with; safetensors only.
+def load_base(model: str, device: str = "auto", size: int | None = None) -> Base:
+    """A frozen Stable Diffusion pipeline, 1, 2 or XL, in float32, with the sampler it was saved with; safetensors only.
 
-    model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`. On a CPU the process from
-    then on keeps memory that it frees.
+    model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`; size: of its pictures in
+    pixels, if not that which it was trained on. On a CPU the process from then on keeps memory that it frees.
     Raises UserError if it cannot be loaded whole, is another pipeline's, or if part tokens cannot be trained on it.
     """
     folder = resolve_model(model, "base", "base.model")
@@ -31,23 +34,30 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
     transformers.utils.logging.disable_progress_bar()
     told = f"base.model={model!r}"
     try:
-        refuse_other_pipelines(model, StableDiffusionPipeline.load_config(folder)["_class_name"])
-        networks = {name: load_whole(network, folder, told, subfolder=name) for name, network in _NETWORKS.items()}
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, safety_checker=None, requires_safety_checker=False, **networks
-        )
+        refuse_other_pipelines(model, kind := StableDiffusionPipeline.load_config(folder)["_class_name"])
+        networks = _NETWORKS | ({"text_encoder_2": CLIPTextModelWithProjection} if kind == XL else {})
+        loaded = {name: load_whole(network, folder, told, subfolder=name) for name, network in networks.items()}
+        if kind == XL:
+            pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False, **loaded)
+        else:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                folder, safety_checker=None, requires_safety_checker=False, **loaded
+            )
     except UserError:
         raise
     except Exception as error:  # what a folder that is no such model raises depends on what it is instead
         raise explain_failure(model, "base.model", "a Stable Diffusion model", error) from error
-    if len(pipeline.tokenizer) != (words := pipeline.text_encoder.config.vocab_size):  # without files it is empty
-        has = f"a tokenizer of {len(pipeline.tokenizer)} words for the {words} of its text encoder"
-        raise UserError(f"{told} has {has}: give a whole model.")
+    for tokenizer, text_encoder in zip(tokenizers(pipeline), text_encoders(pipeline), strict=True):
+        if len(tokenizer) != (words := text_encoder.config.vocab_size):  # without files it is empty
+            has = f"a tokenizer of {len(tokenizer)} words for the {words} of its text encoder"
+            raise UserError(f"{told} has {has}: give a whole model.")
     _refuse_unlike(pipeline, model)
+    if size is not None:
+        _draw_in(size, pipeline)
     pipeline.set_progress_bar_config(disable=True)
     if picture_size(pipeline) >= _ONE_BY_ONE:
         pipeline.vae.enable_slicing()
-    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    for module in (pipeline.unet, pipeline.vae, *text_encoders(pipeline)):
         module.eval().requires_grad_(False)
     device = resolve_device(device)
     if torch.device(device).type == "cpu":
@@ -55,39 +65,59 @@ def load_base(model: str, device: str = "auto") -> StableDiffusionPipeline:
     return pipeline.to(device)
 
 
-def _refuse_unlike(pipeline: StableDiffusionPipeline, model: str) -> None:
+def text_encoders(pipeline: Base) -> list[CLIPTextModel]:
+    """One, or SDXL's two."""
+    second = [pipeline.text_encoder_2] if isinstance(pipeline, StableDiffusionXLPipeline) else []
+    return [pipeline.text_encoder, *second]
+
+
+def tokenizers(pipeline: Base) -> list[CLIPTokenizer]:
+    """Of each text encoder."""
+    second = [pipeline.tokenizer_2] if isinstance(pipeline, StableDiffusionXLPipeline) else []
+    return [pipeline.tokenizer, *second]
+
+
+def _draw_in(size: int, pipeline: Base) -> None:
+    """Let pictures have another size. Raises UserError for one that the U-Net cannot halve to its depth and back."""
+    step = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+    if size % step:
+        raise UserError(f"base.size={size} is not to be had of this model: give a multiple of {step}.")
+    pipeline.unet.register_to_config(sample_size=size // pipeline.vae_scale_factor)
+
+
+def _refuse_unlike(pipeline: Base, model: str) -> None:
     """Raise UserError for a model that draws, and yet could not be trained: before hours are spent on its latents."""
     unet, vae = pipeline.unet.config, pipeline.vae.config
-    if not has_attention_layers(pipeline.unet):
-        reason = "its U-Net lacks the five cross-attention layers that the attention loss reads"
+    if not attention_layers(pipeline.unet):
+        reason = "its U-Net attends to no words at a quarter of its latents' resolution, where the attention loss reads"
     elif unet.in_channels != vae.latent_channels:
         reason = f"its U-Net takes {unet.in_channels} channels, as for inpainting, its VAE has {vae.latent_channels}"
     elif not isinstance(unet.sample_size, int):
         reason = f"its pictures are not square, but {unet.sample_size}"
     else:
         return
-    raise UserError(f"base.model={model!r} cannot learn parts, as {reason}: give a Stable Diffusion 1 or 2.")
+    raise UserError(f"base.model={model!r} cannot learn parts, as {reason}: give a Stable Diffusion 1, 2 or XL.")
 
 
-def compute_in(pipeline: StableDiffusionPipeline, dtype: torch.dtype) -> None:
+def compute_in(pipeline: Base, dtype: torch.dtype) -> None:
     """Bring the frozen weights of text encoder and U-Net to `dtype`; what learns, and the VAE, stay in float32.
 
     To be called under `torch.autocast`. The U-Net's prediction comes out in float32, so that losses, guidance and
     the sampler's sums are not rounded; on a CPU, attention's scores are computed in float32.
     """
     unet = pipeline.unet
-    for module in (unet, pipeline.text_encoder):
+    for module in (unet, *text_encoders(pipeline)):
         for parameter in module.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
     unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
     if unet.device.type == "cpu" and dtype != torch.float32:
-        attend_in_float32(unet, pipeline.text_encoder)
+        attend_in_float32(unet, *text_encoders(pipeline))
     # What tensor cores, and a CPU's float32 convolutions, are faster in.
     if unet.device.type == "cuda" or dtype == torch.float32:
         unet.to(memory_format=torch.channels_last)
 
 
-def picture_size(pipeline: StableDiffusionPipeline) -> int:
-    """The side, in pixels, of the pictures a base model was trained on."""
+def picture_size(pipeline: Base) -> int:
+    """The side, in pixels, of the pictures a base model draws."""
     return pipeline.unet.config.sample_size * pipeline.vae_scale_factor

@@ -1,56 +1,93 @@
-"""Part tokens in the place of words: in the tokenizer, and in the frozen text encoder's input."""
+"""Part tokens in the place of words: in the tokenizers, and in the frozen text encoders' inputs."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.model.base import Base, picture_size, text_encoders, tokenizers
 from partcraft_kedro.model.part_encoder import PartEncoder
 from partcraft_kedro.prompts import PartToken
 
 
-class PartPrompts:
-    """Tokenizes prompts with part tokens and encodes them with a frozen CLIP text encoder.
+@dataclass(frozen=True)
+class Conditioning:
+    """What a U-Net is told. words: (n, length, width); pooled: (n, width) of the whole prompt, and sizes, (n, 6): those
+    of the original, its crop's corner, and those asked for, in pixels; None where the U-Net takes none."""
 
-    Adds `[m,k]` for every part and variant to the tokenizer, and hooks the text encoder's token embedding: rows
-    of part tokens are replaced by the part encoder's output, through which gradients flow.
+    words: torch.Tensor
+    pooled: torch.Tensor | None = None
+    sizes: torch.Tensor | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """For a U-Net's forward pass."""
+        if self.pooled is None:
+            return {"encoder_hidden_states": self.words}
+        further = {"text_embeds": self.pooled, "time_ids": self.sizes}
+        return {"encoder_hidden_states": self.words, "added_cond_kwargs": further}
+
+
+class PartPrompts:
+    """Tokenizes prompts with part tokens and encodes them with a base model's frozen text encoders.
+
+    Adds `[m,k]` for every part and variant to each tokenizer, and hooks each text encoder's token embedding: rows of
+    part tokens are replaced by the part encoder's output, through which gradients flow.
     """
 
-    def __init__(self, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, part_encoder: PartEncoder):
-        self.tokenizer = tokenizer
-        self.text_encoder = text_encoder
+    def __init__(self, pipeline: Base, part_encoder: PartEncoder):
         self.part_encoder = part_encoder
-        self._first = len(tokenizer)
+        self.tokenizers, self.text_encoders = tokenizers(pipeline), text_encoders(pipeline)
+        self._side = picture_size(pipeline)
+        self._first = len(self.tokenizers[0])
         pairs = [(m, k) for m in range(part_encoder.part_count + 1) for k in range(part_encoder.variant_count)]
-        tokenizer.add_tokens([str(PartToken(m, k)) for m, k in pairs])
-        embedding = text_encoder.get_input_embeddings()
-        embedding.register_forward_pre_hook(self._hide_part_tokens)
-        embedding.register_forward_hook(self._inject)
+        for tokenizer in self.tokenizers:
+            tokenizer.add_tokens([str(PartToken(m, k)) for m, k in pairs])
+        for number, text_encoder in enumerate(self.text_encoders):
+            embedding = text_encoder.get_input_embeddings()
+            embedding.register_forward_pre_hook(self._hide_part_tokens)
+            embedding.register_forward_hook(partial(self._inject, number))
 
     def _hide_part_tokens(self, _: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         self._ids = arguments[0]
         return (self._ids.where(self._ids < self._first, 0),)
 
-    def _inject(self, _: torch.nn.Module, __: tuple, words: torch.Tensor) -> torch.Tensor:
+    def _inject(self, number: int, _: torch.nn.Module, __: tuple, words: torch.Tensor) -> torch.Tensor:
         is_part = self._ids >= self._first
-        parts = self.part_encoder((self._ids - self._first).clamp(min=0))
+        parts = self.part_encoder((self._ids - self._first).clamp(min=0))[number]
         return torch.where(is_part[..., None], parts.to(words.dtype), words)
 
     def tokenize(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids (n, length) and each part's position in its prompt (n, M+1), -1 where it has no token.
+        """Token ids (n, text encoders, length) and each part's position in its prompt (n, M+1), -1 where it has none.
 
-        Raises UserError if a prompt is longer than the text encoder reads.
+        Raises UserError if a prompt is longer than the text encoders read.
         """
-        length = self.tokenizer.model_max_length
-        rows = self.tokenizer(prompts, padding="max_length", max_length=length).input_ids
-        longest, prompt = max(zip(map(len, rows), prompts, strict=True))
+        length = self.tokenizers[0].model_max_length
+        rows = [tokenizer(prompts, padding="max_length", max_length=length).input_ids for tokenizer in self.tokenizers]
+        longest, prompt = max(zip(map(len, rows[0]), prompts, strict=True))
         if longest > length:
             raise UserError(f"The prompt {prompt!r} is longer than the {length} tokens that the text encoder reads.")
-        ids = torch.tensor(rows)
-        part = torch.div(ids - self._first, self.part_encoder.variant_count, rounding_mode="floor")
-        part = part.where(ids >= self._first, -1)
+        ids = torch.tensor(rows).transpose(0, 1)
+        part = torch.div(ids[:, 0] - self._first, self.part_encoder.variant_count, rounding_mode="floor")
+        part = part.where(ids[:, 0] >= self._first, -1)
         found = part[:, None, :] == torch.arange(self.part_encoder.part_count + 1)[None, :, None]
         return ids, torch.where(found.any(-1), found.int().argmax(-1), -1)
 
-    def encode(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids (n, length) → the text encoder's last hidden state (n, length, width)."""
-        return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+    def encode(self, ids: torch.Tensor) -> Conditioning:
+        """Token ids as `tokenize` gives them to what the U-Net is told of each prompt."""
+        of_encoders = ids.to(self.text_encoders[0].device).unbind(1)
+        if len(self.text_encoders) == 1:
+            return Conditioning(self.text_encoders[0](of_encoders[0]).last_hidden_state)
+        # As SDXL reads (Podell et al. 2023, arXiv:2307.01952, section 2.1): the hidden states before the last layer,
+        # side by side; and the second one's summary of the whole, which lies at the first end of text. transformers
+        # would look for it at the largest id, which here is a part token's.
+        read = [
+            encoder(of_encoder, output_hidden_states=True)
+            for encoder, of_encoder in zip(self.text_encoders, of_encoders, strict=True)
+        ]
+        words = torch.cat([of_encoder.hidden_states[-2] for of_encoder in read], dim=-1)
+        ends = (of_encoders[1] == self.tokenizers[1].eos_token_id).int().argmax(-1)
+        summary = read[1].last_hidden_state[torch.arange(len(ids), device=ends.device), ends]
+        sizes = torch.tensor([self._side, self._side, 0, 0, self._side, self._side], device=ends.device)
+        return Conditioning(words, self.text_encoders[1].text_projection(summary), sizes.expand(len(ids), -1))

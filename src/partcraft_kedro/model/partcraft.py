@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
@@ -15,9 +14,9 @@ from torch import nn
 
 from partcraft_kedro.devices import compute_type
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.model.base import compute_in, load_base
-from partcraft_kedro.model.injection import PartPrompts
-from partcraft_kedro.model.part_encoder import PartEncoder, rows_of_centroids
+from partcraft_kedro.model.base import Base, compute_in, load_base, picture_size, text_encoders
+from partcraft_kedro.model.injection import Conditioning, PartPrompts
+from partcraft_kedro.model.part_encoder import PartEncoder
 from partcraft_kedro.prompts import PartToken
 from partcraft_kedro.randomness import derive_seed
 from partcraft_kedro.weights import model_fingerprint, refuse_not_finite
@@ -33,12 +32,12 @@ _MISFIT = "does not fit its adapter's base model and settings: train again, or c
 class PartCraft:
     """A pipeline, its part prompts, and what learns: the part encoder, and LoRA or weights of the U-Net."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline, part_encoder: PartEncoder, settings: dict):
+    def __init__(self, pipeline: Base, part_encoder: PartEncoder, settings: dict):
         self.pipeline = pipeline
         self.device = pipeline.device  # fixed here: diffusers looks for it in every module, each time it is asked
         self.part_encoder = part_encoder.to(self.device)
         self.own_scheduler = pipeline.scheduler
-        self.prompts = PartPrompts(pipeline.tokenizer, pipeline.text_encoder, self.part_encoder)
+        self.prompts = PartPrompts(pipeline, self.part_encoder)
         self.settings = settings
 
     @classmethod
@@ -48,6 +47,7 @@ class PartCraft:
         device: str,
         precision: str = "auto",
         *,
+        size: int | None = None,
         variants: list[int],
         unet: str,
         rank: int,
@@ -62,17 +62,17 @@ class PartCraft:
         nothing, `lora`, `key_value` of cross-attention, or the `full` U-Net; rank, lora_layers: of LoRA; centroids: of
         each part's variants, where tokens are to start from them.
         """
-        pipeline = load_base(base, device)
-        words = pipeline.text_encoder.get_input_embeddings().weight
+        pipeline = load_base(base, device, size)
+        words = _word_embeddings(pipeline)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial weights"))
             encoder = PartEncoder(
                 len(variants) - 1,
                 max(variants),
-                words.shape[1],
+                [of_one.shape[1] for of_one in words],
                 layers=bottleneck_layers,
-                scale=float(words.std()),
-                rows=None if centroids is None else rows_of_centroids(centroids, words.shape[1]),
+                scales=[float(of_one.std()) for of_one in words],
+                centroids=centroids,
             )
             if unet == "lora":
                 kinds = ("attn2",) if lora_layers == "cross" else ("attn1", "attn2")
@@ -87,6 +87,7 @@ class PartCraft:
         settings = {
             "base": base,
             _FINGERPRINT: model_fingerprint(base, "base", "base.model"),
+            "size": picture_size(pipeline),
             "variants": variants,
             "bottleneck_layers": bottleneck_layers,
             "unet": unet,
@@ -97,6 +98,10 @@ class PartCraft:
         """The context in which text encoder and U-Net compute; device_type: `cpu` or `cuda`, if not the model's own."""
         dtype = self.pipeline.text_encoder.dtype
         return torch.autocast(device_type or self.device.type, dtype, enabled=dtype != torch.float32)
+
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> torch.Tensor:
+        """The U-Net's prediction of noisy latents (n, c, h, w), within `autocast`."""
+        return self.pipeline.unet(noisy, timesteps, **told.arguments(), return_dict=False)[0]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything that learns, by name."""
@@ -127,7 +132,7 @@ class PartCraft:
         state = {name: weight.detach().cpu().contiguous() for name, weight in self.part_encoder.state_dict().items()}
         save_file(state, folder / _ENCODER)
         with torch.no_grad():
-            embeddings = self.part_encoder.all_embeddings().cpu()
+            embeddings = torch.cat(self.part_encoder.all_embeddings(), dim=-1).cpu()
         largest = self.part_encoder.variant_count
         tokens = {
             str(PartToken(m, k)): embeddings[m * largest + k].clone()
@@ -162,9 +167,9 @@ class PartCraft:
                 f"base.model={base!r} is not what the adapter {folder} was trained with, which was "
                 f"{settings['base']!r} then: give that model, wherever it lies now."
             )
-        pipeline = load_base(base, device)
-        unet, words = pipeline.unet, pipeline.text_encoder.get_input_embeddings().weight
-        encoder = PartEncoder(len(variants) - 1, max(variants), words.shape[1], layers=layers, scale=1.0)
+        pipeline = load_base(base, device, settings["size"])
+        unet, widths = pipeline.unet, [of_one.shape[1] for of_one in _word_embeddings(pipeline)]
+        encoder = PartEncoder(len(variants) - 1, max(variants), widths, layers=layers, scales=[1.0] * len(widths))
         _refuse_others(state, encoder.state_dict(), folder / _ENCODER)
         encoder.load_state_dict(state)
         encoder.eval().requires_grad_(False)
@@ -185,7 +190,12 @@ def _trained_weights(unet: nn.Module, kind: str) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in weights.items() if kind == "full" or name.endswith(_KEY_VALUE)}
 
 
-def _load_lora(pipeline: StableDiffusionPipeline, folder: Path) -> dict[str, torch.Tensor]:
+def _word_embeddings(pipeline: Base) -> list[torch.Tensor]:
+    """Those of each text encoder, (words, width)."""
+    return [text_encoder.get_input_embeddings().weight for text_encoder in text_encoders(pipeline)]
+
+
+def _load_lora(pipeline: Base, folder: Path) -> dict[str, torch.Tensor]:
     """Add an adapter's LoRA to the U-Net; returns the weights that it has a place for, under diffusers' names."""
     try:
         pipeline.load_lora_weights(folder, weight_name=_LORA, adapter_name="partcraft")
@@ -237,7 +247,7 @@ Part tokens for the base model `{settings["base"]}`. Part 0 is the background; t
 
 | file | content |
 |---|---|
-{unet}| `part_tokens.safetensors` | one word embedding for each token `[m,k]` |
+{unet}| `part_tokens.safetensors` | one word embedding for each token `[m,k]`, of SDXL its two behind each other |
 | `part_encoder.safetensors` | the encoder that made them, to go on training |
 | `adapter.json` | what is needed to use them |
 

@@ -127,10 +127,10 @@ class Gradient:
             # On a CPU the compiler would take channels last, in which what it writes for group normalisation loses more
             # than convolutions gain in bfloat16, and as much in float32.
             as_laid_out = {"layout_optimization": False} if model.device.type == "cpu" else {}
-            for network in (unet, model.pipeline.text_encoder):
+            for network in (unet, *model.prompts.text_encoders):
                 network.compile(options=as_laid_out)
             warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # in diffusers
-            _logger.info("U-Net and text encoder are compiled in the first step, which takes minutes.")
+            _logger.info("U-Net and text encoders are compiled in the first step, which takes minutes.")
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Accumulate the gradient of the batch's mean loss; returns the losses, detached.

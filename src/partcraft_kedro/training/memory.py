@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from partcraft_kedro.allocator import give_back_freed_memory
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.injection import Conditioning
 from partcraft_kedro.model.partcraft import PartCraft
 
 _GIB = 2**30
@@ -56,9 +57,9 @@ class _ForwardBackward(nn.Module):
         self.unet = model.pipeline.unet
         self._autocast, self._capture = model.autocast, capture
 
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: torch.Tensor) -> None:
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> None:
         with self._autocast("cpu"):  # where fake tensors are, whatever the model's device
-            predicted = self.unet(latents, timesteps, words, return_dict=False)[0]
+            predicted = self.unet(latents, timesteps, **told.arguments(), return_dict=False)[0]
         (predicted.square().mean() + self._capture.maps().mean()).backward()
 
 
@@ -73,11 +74,14 @@ def step_memory(model: PartCraft, capture: AttentionCapture, pictures: int) -> i
     with FakeTensorMode() as mode:
         weights = {name: _like(weight, mode) for name, weight in network.state_dict(keep_vars=True).items()}
         latents = torch.empty(pictures, config.in_channels, config.sample_size, config.sample_size)
-        length = model.pipeline.tokenizer.model_max_length
-        words = torch.empty(pictures, length, config.cross_attention_dim, requires_grad=True)
+        length = model.prompts.tokenizers[0].model_max_length
+        told = Conditioning(torch.empty(pictures, length, config.cross_attention_dim, requires_grad=True))
+        if len(model.prompts.text_encoders) > 1:
+            pooled = torch.empty(pictures, model.prompts.text_encoders[-1].config.projection_dim, requires_grad=True)
+            told = Conditioning(told.words, pooled, torch.empty(pictures, 6, dtype=torch.long))
         capture.watch(torch.zeros(pictures, parts, dtype=torch.long))
         with LiveMemory(weights.values()) as live:
-            torch.func.functional_call(network, weights, (latents, torch.zeros(pictures), words))
+            torch.func.functional_call(network, weights, (latents, torch.zeros(pictures), told))
     capture.watch(None)
     return live.peak
 

@@ -20,8 +20,8 @@ from partcraft_kedro.training.cache import TrainingCache
 
 @dataclass(frozen=True)
 class Batch:
-    """latents, noise: (n, c, h, w); timesteps: (n,); ids: (n, length); columns: (n, M+1) positions of the
-    parts' tokens, -1 where there is none; masks: (n, M+1, grid, grid) bool."""
+    """latents, noise: (n, c, h, w); timesteps: (n,); ids: (n, text encoders, length); columns: (n, M+1) positions of
+    the parts' tokens, -1 where there is none; masks: (n, M+1, grid, grid) bool."""
 
     latents: torch.Tensor
     noise: torch.Tensor
@@ -121,8 +121,7 @@ def training_loss(
         target = batch.noise if prediction_type == "epsilon" else batch.latents
     capture.watch(batch.columns)
     with model.autocast():
-        words = model.prompts.encode(batch.ids)
-        predicted = model.pipeline.unet(noisy, batch.timesteps, words, return_dict=False)[0]
+        predicted = model.predict(noisy, batch.timesteps, model.prompts.encode(batch.ids))
 
     errors = F.mse_loss(predicted, target, reduction="none")
     if options.masked_loss:

@@ -24,7 +24,7 @@ _SAMPLES = 8  # pictures sampled while training
 
 def caching(place: StageRef, *, records: pd.DataFrame, base: BaseModelOptions, root: Path) -> None:
     """Encodes the training pictures with the VAE, in both flips."""
-    pipeline = load_base(base.model, base.device)
+    pipeline = load_base(base.model, base.device, base.size)
     paths = [root / path for path in records["path"][records["split"] == "train"]]
     write_latents(pipeline.vae, paths, picture_size(pipeline), place.folder)
 
@@ -61,6 +61,7 @@ def training(
         base.model,
         base.device,
         base.precision,
+        size=base.size,
         variants=[len(variants) for variants in predictor.variants],
         unet=train.unet,
         rank=train.rank,
