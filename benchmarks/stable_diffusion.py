@@ -2,7 +2,8 @@
 
     python benchmarks/stable_diffusion.py --configs CONFIGS --cub CUB_200_2011 --features DINOV2 --width 1
 
-CONFIGS: the folder of Stable Diffusion 1.5, 2.1 or XL without its weights (model_index.json, unet/config.json, tokenizer/ …).
+CONFIGS: the folder of Stable Diffusion 1.5, 2.1 or XL without its weights: model_index.json, unet/config.json,
+tokenizer/ …
 Runs `kedro run --env=cub` on eight photographs: two training steps, two pictures. Prints seconds and peak memory.
 At full width: eight minutes on two cores, and 10 GiB.
 """
