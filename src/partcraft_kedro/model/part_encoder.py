@@ -32,14 +32,15 @@ class PartEncoder(nn.Module):
         self.variant_count = variant_count
         self.widths = list(widths)
         width = widths[0] if layers else sum(widths)
+        rows = None if centroids is None else rows_of_centroids(centroids, width)
         self.variants = nn.Embedding((part_count + 1) * variant_count, width)
         self.parts = nn.Embedding(part_count + 1, width)
         hidden = [module for _ in range(layers - 1) for module in (nn.Linear(width, width), nn.ReLU())]
         self.bottleneck = nn.Sequential(*hidden, *([nn.Linear(width, sum(widths))] if layers else []))
         with torch.no_grad():
             nn.init.normal_(self.parts.weight)
-            if centroids is not None:
-                self.variants.weight.copy_(rows_of_centroids(centroids, width))
+            if rows is not None:
+                self.variants.weight.copy_(rows)
             self._start_at(scales)
 
     def _start_at(self, scales: Sequence[float]) -> None:
