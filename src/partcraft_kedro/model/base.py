@@ -37,12 +37,12 @@ def load_base(model: str, device: str = "auto", size: int | None = None) -> Base
         refuse_other_pipelines(model, kind := StableDiffusionPipeline.load_config(folder)["_class_name"])
         networks = _NETWORKS | ({"text_encoder_2": CLIPTextModelWithProjection} if kind == XL else {})
         loaded = {name: load_whole(network, folder, told, subfolder=name) for name, network in networks.items()}
+        unused = {"feature_extractor": None, "image_encoder": None}
         if kind == XL:
-            pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False, **loaded)
+            pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False, **loaded, **unused)
         else:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder, safety_checker=None, requires_safety_checker=False, **loaded
-            )
+            unused |= {"safety_checker": None, "requires_safety_checker": False}
+            pipeline = StableDiffusionPipeline.from_pretrained(folder, **loaded, **unused)
     except UserError:
         raise
     except Exception as error:  # what a folder that is no such model raises depends on what it is instead
