@@ -29,6 +29,7 @@ def render_card(
         keep_trailing_newline=True,
     )
     example = example_of(words)
+    commonest = sorted(words, key=lambda word: -word.count)
     parts = dict.fromkeys(word.part for word in words)
     training = {name: value for name, value in adapter.settings["training"].items() if value is not None}
     return templates.get_template("card.md.j2").render(
@@ -36,7 +37,7 @@ def render_card(
         base=base,
         address=_address_of(base),
         learnt=adapter.learnt,
-        parts=[(part, [word for word in words if word.part == part]) for part in parts],
+        parts=[(part, [word for word in commonest if word.part == part]) for part in parts],
         prompts={program.name: program.prompt(example) for program in programs},
         arguments=_arguments(sampling),
         sampling=sampling,

@@ -37,9 +37,9 @@ def programs_for(adapter: Adapter, title: str, form: str) -> list[Program]:
     """
     if adapter.learnt == "key_value":
         raise UserError(
-            f"The adapter {adapter.folder} replaces key and value weights of its base model (train.unet=key_value), which "
-            "neither diffusers' loaders nor other programs read alone: export one that was trained with train.unet=lora, "
-            "frozen or full."
+            f"The adapter {adapter.folder} replaces key and value weights of its base model (train.unet=key_value), "
+            "which neither diffusers' loaders nor other programs read alone: export one that was trained with "
+            "train.unet=lora, frozen or full."
         )
     if adapter.learnt == "full" and form == "webui":
         raise UserError(
@@ -78,7 +78,7 @@ def write_export(
         if adapter.learnt == "full":
             UNet2DConditionModel.from_config(base.unet).save_config(partial / "unet")
             shutil.copyfile(adapter.folder / WEIGHTS, partial / "unet" / "diffusion_pytorch_model.safetensors")
-        draw_sheet(title, words, for_programs).save(partial / "contact_sheet.png")
+        draw_sheet(title, words, for_programs).save(partial / "contact_sheet.jpg", quality=90, subsampling=0)
         (partial / "contact_sheet.html").write_text(render_page(title, words, for_programs), encoding="utf-8")
         card = render_card(adapter, base, title, words, for_programs, sampling, hub)
         (partial / "README.md").write_text(card, encoding="utf-8")
