@@ -18,7 +18,7 @@ from partcraft_kedro.prompts import TEMPLATES, PartToken
 
 CROP = 128  # pixels
 _READ = 512  # pixels of the picture that it is cut out of
-_NEAREST = 8  # pictures to a token's centroid that may show it
+_NEAREST = 4  # pictures to a token's centroid that may show it
 _ACROSS, _MOST = 10, 20  # words in a row, and of a part, on the picture; the page has all
 _MARGIN, _GAP, _LINE = 24, 10, 22
 _INK, _PALE, _TEAL, _PAPER = "#263238", "#78909c", "#00796b", "#ffffff"
