@@ -1,6 +1,7 @@
 """Choosing tokens, and naming them."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_no_word_is_the_beginning_of_another(largest) -> None:
     every = choose_tokens("all", ["a", "a 1", "a 10"], counts)
     words = sorted(words_of(every, "partcraft-x", ["a", "a 1", "a 10"], counts))
     assert len(set(words)) == 3 * largest
-    assert not any(after.startswith(word) for word, after in zip(words, words[1:], strict=False))
+    assert not any(after.startswith(word) for word, after in pairwise(words))
 
 
 def test_a_dataset_of_another_script_has_a_title_too() -> None:
