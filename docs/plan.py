@@ -11,8 +11,8 @@ from pathlib import Path
 
 PLAN = Path(__file__).with_suffix(".svg")
 PACKAGE = Path(__file__).parents[1] / "src" / "partcraft_kedro"
-ROOMS = ("images", "drawn", "features", "parts", "prompts", "model", "training", "generation", "evaluation")
-ROOMS += ("experiments", "pretraining")
+ROOMS = ("images", "drawn", "features", "parts", "prompts", "model", "training", "generation", "export")
+ROOMS += ("evaluation", "experiments", "pretraining")
 PIPELINES = {
     "images": "records, quarantine",
     "features": "features",
