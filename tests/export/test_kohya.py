@@ -108,8 +108,12 @@ def read_bundle(state: dict) -> dict:
         module, _, rest = key.partition(".")
         if module == "bundle_emb":
             word, name = rest.split(".", 1)
-            first, _, inner = name.partition(".")
-            bundled.setdefault(word, {})[first] = {inner: weight} if first == "string_to_param" else weight
+            entries = bundled.setdefault(word, {})
+            if name.split(".")[0] == "string_to_param":
+                _, inner = name.split(".", 1)
+                entries["string_to_param"] = {inner: weight}
+            else:
+                entries[name] = weight
     return bundled
 
 

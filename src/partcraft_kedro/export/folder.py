@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from partcraft_kedro.errors import UserError, is_full_disk
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.export.adapter import LORA, WEIGHTS, Adapter, Base
 from partcraft_kedro.export.card import render_card
 from partcraft_kedro.export.contact_sheet import draw_sheet, render_page
@@ -86,9 +86,7 @@ def write_export(
 
     try:
         write_folder(folder.resolve(), fill)
-    except OSError as error:
-        if is_full_disk(error):
-            raise
+    except OSError as error:  # no FullDisk, which is a UserError already
         raise UserError(f"--to={folder} cannot be written ({error}): give another folder.") from error
 
 
