@@ -51,6 +51,7 @@ def export(
 
     The folder has a model card with lines to copy, and contact_sheet.html, on which parts are chosen by clicking.
     """
+    to = to.expanduser()
     if public and not push:
         raise click.UsageError("--public says who sees what --push uploads: give both.")
     with KedroSession.create(env=env, runtime_params=params) as session:
@@ -92,8 +93,8 @@ def _find_adapter(versions: Path, asked: str | None) -> Path:
     there = {path.name: path / versions.name for path in versions.glob("*") if (path / versions.name).is_dir()}
     if asked in there:
         return there[asked]
-    if asked and (Path(asked) / "adapter.json").exists():
-        return Path(asked)
+    if asked and (folder := Path(asked).expanduser() / "adapter.json").exists():
+        return folder.parent
     if not there:
         wanted = f"--adapter={asked} is no adapter's folder, and there" if asked else "There"
         raise UserError(f"{wanted} is no adapter in {versions} yet: train one, kedro run --pipelines=train.")

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -13,10 +14,13 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 
+from partcraft_kedro.export.choice import words_of
 from partcraft_kedro.export.folder import write_export
 from partcraft_kedro.export.kohya import to_kohya
 from partcraft_kedro.options import SamplingOptions
+from partcraft_kedro.prompts import PartToken
 
 SD15 = Path(__file__).parents[3] / "shared/configs/sd15/unet/config.json"
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -167,3 +171,23 @@ def test_lora_comes_with_the_words_that_a_click_on_it_writes(files) -> None:
     told = json.loads((files / "lora/partcraft-cub-bundle.json").read_text())
     common = "partcraft-cub-background-001 partcraft-cub-head-003 partcraft-cub-wing-000"
     assert told == {"activation text": common, "preferred weight": 1}
+
+
+@pytest.mark.skipif(not SD15.exists(), reason="no tokenizer of Stable Diffusion 1.5 here")
+def test_words_are_found_in_a_prompt_by_their_tokens() -> None:
+    """AUTOMATIC1111 and Forge, find_embedding_at_position: at each of a prompt's tokens the longest word is taken whose
+    own tokens, as CLIP writes the word alone, follow."""
+    tokenizer = CLIPTokenizer.from_pretrained(SD15.parents[1] / "tokenizer")
+    names = ["background", "head", "head 2", "cock's comb"]
+    tokens = [PartToken(m, k) for m in range(4) for k in (1, 17, 170)]
+    words = words_of(tokens, "partcraft-cub", names, [np.zeros(256)] * 4)
+    alone = [(tokenizer(word, add_special_tokens=False).input_ids, word) for word in words]
+    alone.sort(key=lambda of_word: -len(of_word[0]))
+    ids = tokenizer("a photo of a " + " ".join(words) + ", in the rain", add_special_tokens=False).input_ids
+    found, position = [], 0
+    while position < len(ids):
+        here = ((len(own), word) for own, word in alone if ids[position : position + len(own)] == own)
+        length, word = next(here, (1, None))
+        found += [word] if word else []
+        position += length
+    assert found == words
