@@ -11,6 +11,7 @@ from kedro.framework.cli.project import run
 from kedro.framework.session import KedroSession
 
 from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.export import FORMATS
 from partcraft_kedro.files import fingerprint_of
 
 if TYPE_CHECKING:  # what computes is slow to import
@@ -34,7 +35,7 @@ def _hub_name(context: click.Context, parameter: click.Parameter, given: str | N
 @click.option(
     "--tokens", default="common:10", show_default=True, help="common:N of each part, head:17,wing:3, [1,17], or all."
 )
-@click.option("--format", "form", type=click.Choice(["all", "diffusers", "webui"]), default="all", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="all", show_default=True)
 @click.option("--push", callback=_hub_name, metavar="OWNER/NAME", help="Upload it to this repository of a hub too.")
 @click.option("--public", is_flag=True, help="With --push: let others see it.")
 def export(
@@ -68,8 +69,9 @@ def _export(context: "KedroContext", to: Path, adapter: str | None, tokens: str,
     from partcraft_kedro.export.choice import title_of
     from partcraft_kedro.export.folder import programs_for, refuse_folder, write_export
     from partcraft_kedro.model.partcraft import refuse_other_base
-    from partcraft_kedro.options import BaseModelOptions, GenerateOptions
+    from partcraft_kedro.options import BaseModelOptions, GenerateOptions, refuse_unknown_groups
 
+    refuse_unknown_groups(context.params)
     catalog = context.catalog
     stages = catalog.load("params:stages")
     refuse_folder(to)

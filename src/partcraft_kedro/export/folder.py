@@ -18,7 +18,6 @@ from partcraft_kedro.export.words import Program, Word, example_of, programs
 from partcraft_kedro.files import write_folder, write_json
 from partcraft_kedro.options import SamplingOptions
 
-FORMATS = ("all", "diffusers", "webui")
 _RECORD = "export.json"  # in a folder that an export made
 
 
