@@ -12,7 +12,7 @@ from pathlib import Path
 PLAN = Path(__file__).with_suffix(".svg")
 PACKAGE = Path(__file__).parents[1] / "src" / "partcraft_kedro"
 ROOMS: tuple[str, ...] = ("images", "drawn", "features", "parts", "prompts", "model", "training", "generation")
-ROOMS += ("evaluation", "experiments", "compose", "pretraining")
+ROOMS += ("export", "evaluation", "experiments", "compose", "pretraining")
 PIPELINES = {
     "images": "records, quarantine",
     "features": "features",

@@ -1,4 +1,4 @@
-"""The project's commands: Kedro's own and its plugins', `new` and `sweep`. A user's mistake is told in one sentence."""
+"""The project's commands: Kedro's own and its plugins', `new`, `sweep`, `export`; a user's mistake is one sentence."""
 
 import copy
 import os
@@ -19,6 +19,7 @@ from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import CONTEXT_SETTINGS, load_entry_points
 
 from partcraft_kedro.errors import FullDisk, UserError, is_full_disk, unknown
+from partcraft_kedro.exporting import export
 from partcraft_kedro.options import GROUPS
 from partcraft_kedro.project import lay_out, project_folder
 from partcraft_kedro.stopping import stoppable
@@ -331,6 +332,7 @@ def compose(env: str | None, adapter: str | None, port: int, host: str, no_brows
         threading.Event().wait()
 
 
+cli.add_command(export)
 assert run.callback is not None  # what Kedro runs
 run.callback = stoppable()(run.callback)
 for _option in run.params:

@@ -34,4 +34,4 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
     meant = f"did you mean {close[0]!r}? There are" if close else "there are"
-    return UserError(f"There is no {kind} {name!r}: {meant} {', '.join(names)}.")
+    return UserError(f"There is no {kind} {name!r}: {meant} {', '.join(names) or 'none'}.")

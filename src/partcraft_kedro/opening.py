@@ -53,18 +53,26 @@ def open_studio(catalog: DataCatalog, adapter: str | None = None) -> Studio:
         list(catalog.load("part_names").values()),
         catalog.load("params:stages").root,
     )
+    versions = adapters_of(catalog)
+    sampling = parameters["generate"].sampling
+    return Studio(palette, predictor, parameters["base"], sampling, choose_adapter(versions, adapter), versions)
+
+
+def adapters_of(catalog: DataCatalog) -> dict[str, Path]:
+    """The folders of all versions of the adapter, the oldest first."""
     adapters = catalog.get("adapter")
     assert isinstance(adapters, FolderDataset)  # says the catalog
-    versions = adapters.versions()
-    sampling = parameters["generate"].sampling
-    return Studio(palette, predictor, parameters["base"], sampling, _choose(versions, adapter), versions)
+    return adapters.versions()
 
 
-def _choose(versions: dict[str, Path], adapter: str | None) -> Path | None:
-    if adapter is None:
+def choose_adapter(versions: dict[str, Path], asked: str | None) -> Path | None:
+    """The folder of an adapter. asked: a version, or a folder with an adapter; None: the newest, if there is one.
+
+    Raises UserError if it is neither.
+    """
+    if asked is None:
         return next(reversed(versions.values()), None)
-    if adapter in versions:
-        return versions[adapter]
-    if (Path(adapter) / "adapter.json").exists():
-        return Path(adapter)
-    raise unknown("adapter", adapter, versions)
+    folder = Path(asked).expanduser()
+    if asked in versions or (folder / "adapter.json").exists():
+        return versions.get(asked, folder)
+    raise unknown("adapter version or folder", asked, versions)

@@ -473,7 +473,7 @@ def test_what_is_missing_is_told_before_anything_is_opened(finished, tmp_path: P
     )
     code, output = server.project.run("--no-browser", "--adapter=nine", command="compose")
     assert code == 1
-    assert output.splitlines()[-1].startswith("Error: There is no adapter 'nine': ")
+    assert output.splitlines()[-1].startswith("Error: There is no adapter version or folder 'nine': ")
     taken = server.address.rpartition(":")[2]
     code, output = server.project.run("--no-browser", f"--port={taken}", command="compose")
     assert code == 1

@@ -1,6 +1,6 @@
 """Loading a base model: the embedded `tiny`, a local folder, or a hub id, all by the same code."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import diffusers
 import torch
@@ -37,7 +37,7 @@ def load_base(model: str, device: str = "auto", size: int | None = None) -> Base
         refuse_other_pipelines(model, kind := StableDiffusionPipeline.load_config(folder)["_class_name"])
         networks = _NETWORKS | ({"text_encoder_2": CLIPTextModelWithProjection} if kind == XL else {})
         loaded = {name: load_whole(network, folder, told, subfolder=name) for name, network in networks.items()}
-        unused = {"feature_extractor": None, "image_encoder": None}
+        unused: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
         if kind == XL:
             pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False, **loaded, **unused)
         else:

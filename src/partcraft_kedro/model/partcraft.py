@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.utils import convert_state_dict_to_diffusers
@@ -153,7 +154,7 @@ class PartCraft:
         """
         try:
             settings = json.loads((folder / "adapter.json").read_text())
-            variants, layers, fingerprint = (settings[name] for name in ("variants", "bottleneck_layers", _FINGERPRINT))
+            variants, layers, _ = (settings[name] for name in ("variants", "bottleneck_layers", _FINGERPRINT))
             base = base or settings["base"]
             state = load_file(folder / _ENCODER)
             file = _LORA if settings["unet"] == "lora" else _WEIGHTS
@@ -162,11 +163,7 @@ class PartCraft:
             raise UserError(
                 f"{folder} does not hold a whole adapter ({error}): train again, or choose another."
             ) from error
-        if model_fingerprint(base, "base", "base.model") != fingerprint:
-            raise UserError(
-                f"base.model={base!r} is not what the adapter {folder} was trained with, which was "
-                f"{settings['base']!r} then: give that model, wherever it lies now."
-            )
+        refuse_other_base(base, settings, folder)
         pipeline = load_base(base, device, settings["size"])
         unet, widths = pipeline.unet, [of_one.shape[1] for of_one in _word_embeddings(pipeline)]
         encoder = PartEncoder(len(variants) - 1, max(variants), widths, layers=layers, scales=[1.0] * len(widths))
@@ -182,6 +179,18 @@ class PartCraft:
             unet.load_state_dict(learnt, strict=False)
         compute_in(pipeline, compute_type(precision, pipeline.device.type))
         return cls(pipeline, encoder, settings | {"base": base})
+
+
+def refuse_other_base(base: str, settings: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError unless `base` has the weights that an adapter was trained with.
+
+    settings: of its `adapter.json`; folder: where it lies, for the sentence.
+    """
+    if model_fingerprint(base, "base", "base.model") != settings[_FINGERPRINT]:
+        raise UserError(
+            f"base.model={base!r} is not what the adapter {folder} was trained with, which was "
+            f"{settings['base']!r} then: give that model, wherever it lies now."
+        )
 
 
 def _trained_weights(unet: nn.Module, kind: str) -> dict[str, nn.Parameter]:

@@ -1,0 +1,66 @@
+"""The model card: what an export is, and how each program is told to use it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from partcraft_kedro.export.adapter import Adapter, Base
+from partcraft_kedro.export.words import Program, Word, example_of
+from partcraft_kedro.options import SamplingOptions
+
+
+def render_card(
+    adapter: Adapter,
+    base: Base,
+    title: str,
+    words: Sequence[Word],
+    programs: Sequence[Program],
+    sampling: SamplingOptions,
+    hub: str | None,
+) -> str:
+    """`README.md` of an export. programs: those that it is for; hub: the name that it is uploaded under, if it is."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # it is Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    example = example_of(words)
+    commonest = sorted(words, key=lambda word: -word.count)
+    parts = dict.fromkeys(word.part for word in words)
+    training = {name: value for name, value in adapter.settings["training"].items() if value is not None}
+    return templates.get_template("card.md.j2").render(
+        title=title,
+        base=base,
+        address=_address_of(base),
+        learnt=adapter.learnt,
+        parts=[(part, [word for word in commonest if word.part == part]) for part in parts],
+        prompts={program.name: program.prompt(example) for program in programs},
+        arguments=_arguments(sampling),
+        sampling=sampling,
+        hub=hub,
+        training=sorted(training.items()),
+    )
+
+
+def _address_of(base: Base) -> str:
+    """What `from_pretrained` is given: no path of this machine."""
+    if base.name == "tiny":
+        return "partcraft_kedro/tiny/base"
+    return base.name if base.on_hub else f"path/to/{Path(base.name).resolve().name}"
+
+
+def _arguments(sampling: SamplingOptions) -> str:
+    """How pictures are sampled, as arguments of diffusers' pipeline."""
+    arguments: dict[str, float | str] = {
+        "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.guidance_scale,
+    }
+    if sampling.guidance_rescale:
+        arguments["guidance_rescale"] = sampling.guidance_rescale
+    if sampling.negative_prompt:
+        arguments["negative_prompt"] = sampling.negative_prompt
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

@@ -1,0 +1,197 @@
+"""What an export's folder holds, and when there is none."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.export.adapter import read_adapter, read_base
+from partcraft_kedro.export.folder import write_export
+from partcraft_kedro.options import SamplingOptions
+from partcraft_kedro.weights import TINY
+
+WORDS = {"background-001", "head-002", "head-003", "wing-000"}
+
+
+def write(folder: Path, adapter, base, words, form="all", hub=None) -> set[str]:
+    write_export(folder, adapter, base, "partcraft-cub", words, form, SamplingOptions(), hub)
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def embeddings() -> set[str]:
+    beginning = "embeddings/partcraft-cub/partcraft-cub-"
+    pictures = {f"{beginning}{word}.preview.png" for word in WORDS - {"wing-000"}}
+    return pictures | {f"{beginning}{word}.safetensors" for word in WORDS}
+
+
+ALWAYS = {"README.md", "contact_sheet.jpg", "contact_sheet.html", "export.json"} | embeddings()
+DIFFUSERS = {"pytorch_lora_weights.safetensors"}
+WEBUI = {f"lora/partcraft-cub{end}" for end in (".safetensors", ".json", "-bundle.safetensors", "-bundle.json")}
+
+
+@pytest.mark.parametrize(
+    ("form", "files", "named"),
+    [
+        ("all", DIFFUSERS | WEBUI, {"diffusers", "AUTOMATIC1111", "Forge", "ComfyUI"}),
+        ("diffusers", DIFFUSERS, {"diffusers"}),
+        ("webui", WEBUI, {"AUTOMATIC1111", "Forge", "ComfyUI"}),
+    ],
+)
+def test_a_folder_holds_what_its_format_needs(exported, adapter, base, words, form, files, named) -> None:
+    assert write(exported, adapter, base, words, form) == ALWAYS | files
+    card = (exported / "README.md").read_text()
+    headings = set(re.findall(r"^## (\w+)$", card, re.MULTILINE))
+    assert headings - {"Settings"} == named
+    page = (exported / "contact_sheet.html").read_text()
+    assert set(re.findall(r"<dt>(\w+)</dt>", page)) == named
+    assert page.count('class="word"') == 4 and page.count("data:image/jpeg") == 3
+    assert Image.open(exported / "contact_sheet.jpg").width >= 900
+
+
+def test_without_lora_there_are_words_alone(exported, make_adapter, base, words) -> None:
+    assert write(exported, make_adapter("frozen"), base, words) == ALWAYS
+    card = (exported / "README.md").read_text()
+    assert "load_lora_weights" not in card and "<lora:" not in card and "Load LoRA" not in card
+
+
+def test_a_whole_unet_is_a_folder_of_diffusers(exported, make_adapter, base, words) -> None:
+    full = make_adapter("full")
+    unet = {"unet/config.json", "unet/diffusion_pytorch_model.safetensors"}
+    assert write(exported, full, base, words) == ALWAYS | unet
+    assert (
+        load_file(exported / "unet/diffusion_pytorch_model.safetensors").keys()
+        == load_file(full.folder / "unet.safetensors").keys()
+    )
+    card = (exported / "README.md").read_text()
+    assert "AUTOMATIC1111" not in card and 'subfolder="unet"' in card
+    with pytest.raises(UserError, match=r"is a whole U-Net .* give --format=diffusers"):
+        write(exported, full, base, words, "webui")
+
+
+def test_key_and_value_weights_are_refused_with_the_reason(exported, make_adapter, base, words) -> None:
+    with pytest.raises(UserError, match=r"\(train\.unet=key_value\), which neither diffusers' loaders nor"):
+        write(exported, make_adapter("key_value"), base, words)
+    assert not exported.exists()
+
+
+def test_an_earlier_export_is_replaced_and_nothing_else_is(exported, adapter, base, words) -> None:
+    exported.mkdir()
+    write(exported, adapter, base, words)
+    assert write(exported, adapter, base, words[:1], "diffusers") == {
+        *("README.md", "contact_sheet.jpg", "contact_sheet.html", "export.json", "pytorch_lora_weights.safetensors"),
+        *(f"embeddings/partcraft-cub/partcraft-cub-background-001.{end}" for end in ("safetensors", "preview.png")),
+    }
+    (exported / "export.json").unlink()
+    with pytest.raises(UserError, match="is not empty, and is no earlier export"):
+        write(exported, adapter, base, words)
+    file = exported / "README.md"
+    with pytest.raises(UserError, match=r"README\.md is a file"):
+        write(file, adapter, base, words)
+    assert file.read_text().startswith("---")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(exported, adapter, base, words) -> None:
+    exported.write_text("")
+    with pytest.raises(UserError, match=r"--to=.*export/below cannot be written \(.*Not a directory"):
+        write(exported / "below", adapter, base, words)
+
+
+def test_on_a_full_disk_the_earlier_export_stays(exported, adapter, base, words) -> None:
+    """A limit to the size of files stands for the disk, in a process of its own."""
+    before = write(exported, adapter, base, words[:1])
+    script = f"""
+import resource
+from pathlib import Path
+from partcraft_kedro.errors import FullDisk
+from partcraft_kedro.export.adapter import read_adapter, read_base
+from partcraft_kedro.export.folder import write_export
+from partcraft_kedro.export.words import Word
+from partcraft_kedro.options import SamplingOptions
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+adapter, base = read_adapter(Path({str(adapter.folder)!r})), read_base("tiny")
+token = min(adapter.tokens)
+words = [Word(token, "partcraft-cub-background-000", "background", 1, None)]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    write_export(Path({str(exported)!r}), adapter, base, "partcraft-cub", words, "all", SamplingOptions())
+except FullDisk as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == (
+        f"The disk is full, {exported} cannot be written: make space and run the same command again; finished work is "
+        "kept.\n"
+    ), done.stderr
+    assert {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()} == before
+    assert [path.name for path in exported.parent.glob(".*")] == []
+
+
+def test_the_record_tells_programs_which_word_is_which_token(exported, adapter, base, words) -> None:
+    write(exported, adapter, base, words)
+    record = json.loads((exported / "export.json").read_text())
+    assert record["title"] == "partcraft-cub"
+    assert record["words"][1] == {
+        **{"word": "partcraft-cub-head-002", "token": "[1,2]", "part": "head", "pictures": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "listed"),
+    [
+        ("tiny", "partcraft_kedro/tiny/base", False),
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5", True),
+        ("/home/me/secret/sd15", "path/to/sd15", False),
+    ],
+)
+def test_a_card_names_the_base_and_no_folder_of_this_machine(exported, adapter, base, words, name, address, listed):
+    write(exported, adapter, replace(base, name=name), words, hub="me/birds")
+    card = (exported / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front.get("base_model") == (name if listed else None)
+    assert f'from_pretrained("{address}", torch_dtype' in card
+    assert 'folder = Path(snapshot_download("me/birds"))' in card
+    assert not any("secret" in path.read_text(errors="ignore") for path in exported.rglob("*") if path.is_file())
+
+
+def test_names_of_parts_are_text_on_the_page(exported, adapter, base, words) -> None:
+    write(exported, adapter, base, [replace(words[0], part="<script>alert(1)</script>")])
+    assert "<script>alert" not in (exported / "contact_sheet.html").read_text()
+
+
+@pytest.mark.parametrize("missing", ["adapter.json", "part_tokens.safetensors", "pytorch_lora_weights.safetensors"])
+def test_what_is_no_whole_adapter_is_refused(make_adapter, missing) -> None:
+    folder = make_adapter().folder
+    (folder / missing).unlink()
+    with pytest.raises(UserError, match=f"{folder} does not hold a whole adapter"):
+        read_adapter(folder)
+
+
+def test_tokens_that_are_no_numbers_are_refused(make_adapter) -> None:
+    folder = make_adapter().folder
+    tokens = load_file(folder / "part_tokens.safetensors")
+    save_file(tokens | {"[1,0]": torch.full_like(tokens["[1,0]"], torch.nan)}, folder / "part_tokens.safetensors")
+    with pytest.raises(UserError, match=r"is damaged, since its weights \[1,0\]"):
+        read_adapter(folder)
+
+
+def test_a_base_is_told_by_its_settings(tmp_path: Path) -> None:
+    base = read_base("tiny")
+    assert (base.side, base.prediction, base.on_hub) == (128, "v_prediction", False)
+    assert base.unet["sample_size"] == 64
+    assert read_base(str(TINY / "base")).side == 128
+    with pytest.raises(UserError, match=r"base\.model='nowhere' is neither"):
+        read_base("nowhere")
+    (tmp_path / "xl").mkdir()
+    (tmp_path / "xl/model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    with pytest.raises(UserError, match="adapters of SDXL cannot be exported yet"):
+        read_base(str(tmp_path / "xl"))
