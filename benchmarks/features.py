@@ -27,13 +27,13 @@ def plain(paths: list[Path], model: str, batch_size: int, layer: int | None) -> 
             hidden[layer or -1][:, 1:].half()
 
 
-def ours(paths: list[Path], model: str, batch_size: int, layer: int | None, workers: int) -> None:
+def ours(paths: list[Path], model: str, batch_size: int, layer: int | None) -> None:
     from partcraft_kedro.features.extractor import FeatureExtractor
     from partcraft_kedro.features.shards import write_shards
 
     with tempfile.TemporaryDirectory() as folder:
         extractor = FeatureExtractor(model, layer=layer)
-        write_shards(extractor, paths, Path(folder), batch_size=batch_size, shard_size=128, workers=workers)
+        write_shards(extractor, paths, Path(folder), batch_size=batch_size, shard_size=128)
 
 
 def main() -> None:
@@ -50,9 +50,7 @@ def main() -> None:
     work = paths, arguments.model, arguments.batch_size, arguments.layer
     ways = {
         "plain loop": lambda: plain(*work),
-        "ours, decoding itself": lambda: ours(*work, workers=0),
-        "ours, one worker": lambda: ours(*work, workers=1),
-        "ours, two workers": lambda: ours(*work, workers=2),
+        "ours": lambda: ours(*work),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):

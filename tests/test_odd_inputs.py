@@ -529,7 +529,7 @@ def chain(tmp_path_factory):
     picture = {"classes": 6, "pictures_per_class": 1, "test_fraction": 0, "seed": 0}
     draw_dataset("creatures", folder / "drawn", folder, **picture)
     images = options_of("images", source="folder", folder=folder / "drawn" / "images")
-    features, parts = options_of("features", workers=0), options_of("parts")
+    features, parts = options_of("features"), options_of("parts")
     stages, base = Stages(folder / "data", "test"), options_of("base", device="cpu")
 
     def run() -> dict:

@@ -30,7 +30,7 @@ def measure(world: World, rounds: int) -> tuple[list[Result], dict]:
 
     def ours() -> int:
         with tempfile.TemporaryDirectory() as shards:
-            write_shards(extractor, world.paths, Path(shards), batch_size=32, shard_size=64, workers=0)
+            write_shards(extractor, world.paths, Path(shards), batch_size=32, shard_size=64)
         return len(world.paths)
 
     ways = {"plain transformers loop": plain, "ours": ours}

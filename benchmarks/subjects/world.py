@@ -50,7 +50,7 @@ def make_world() -> Iterator[World]:
         )
         paths = [folder / path for path in records["path"]]
         extractor = FeatureExtractor("tiny")
-        write_shards(extractor, paths, folder / "features", batch_size=32, shard_size=64, workers=0)
+        write_shards(extractor, paths, folder / "features", batch_size=32, shard_size=64)
         predictor = fit_part_predictor(
             FeatureShards(folder / "features"), discovery="plain", parts=PARTS, variants=VARIANTS, n_init=2,
             max_iter=30, min_patches=2, seed=0, extractor={"model": "tiny"},

@@ -159,8 +159,6 @@ class FeaturesOptions(Options):
     """Pictures a forward pass."""
     shard_size: PositiveInt = 128
     """Pictures a file."""
-    workers: Annotated[NonNegativeInt, Silent()] = 1
-    """Processes that decode pictures while others are computed, at most one for each core; 0: none."""
 
 
 class PartsOptions(Options):

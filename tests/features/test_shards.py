@@ -8,7 +8,7 @@ from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.features.shards import FeatureShards, write_shards
 from partcraft_kedro.images.decoding import load_pictures
 
-SIZES = {"batch_size": 2, "shard_size": 3, "workers": 0}
+SIZES = {"batch_size": 2, "shard_size": 3}
 
 
 @pytest.fixture
@@ -48,19 +48,10 @@ def test_finished_shards_are_kept_and_missing_ones_made(extractor, paths, tmp_pa
     assert [shard.read_bytes() for shard in sorted(folder.iterdir())] == contents
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_worker_processes_change_nothing(extractor, paths, tmp_path, workers):
-    write_shards(extractor, paths, tmp_path / "here", **SIZES)
-    write_shards(extractor, paths, tmp_path / "there", **SIZES | {"workers": workers})
-    contents = [[shard.read_bytes() for shard in sorted((tmp_path / name).iterdir())] for name in ("here", "there")]
-    assert contents[0] == contents[1]
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_lost_on_the_way_is_named_and_what_was_finished_stays(extractor, paths, tmp_path, workers):
+def test_a_picture_lost_on_the_way_is_named_and_what_was_finished_stays(extractor, paths, tmp_path):
     paths[4].unlink()
     with pytest.raises(UserError, match=r"^Picture \S+4\.png is missing"):
-        write_shards(extractor, paths, tmp_path / "shards", **SIZES | {"workers": workers})
+        write_shards(extractor, paths, tmp_path / "shards", **SIZES)
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["features-0000000.safetensors"]
 
 

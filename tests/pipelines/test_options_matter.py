@@ -86,7 +86,6 @@ ELSEWHERE = {
     "images.folder",  # test_photographs.py reads photographs; here `source` finds the creatures' folder
     "images.labels",  # test_readers.py
     "features.batch_size",  # speed and memory alone
-    "features.workers",
     "parts.n_init",  # test_kmeans.py: on few pictures every start finds the same parts
     "generate.sampling.batch_size",
     # test_training.py: speed, memory and rounding alone

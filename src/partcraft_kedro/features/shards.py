@@ -1,6 +1,5 @@
 """Features on disk: float16 shards, written in bounded memory, resumed at the first missing one."""
 
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,30 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.files import read_file, write_file
-from partcraft_kedro.images.decoding import load_pictures
-
-
-class _Batches(Dataset):
-    """Decoded batches of pictures, made in worker processes."""
-
-    def __init__(self, batches: Sequence[Sequence[Path]], size: int):
-        self._batches = batches
-        self._size = size
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> torch.Tensor | UserError:
-        try:
-            return torch.from_numpy(load_pictures(self._batches[index], self._size))  # in shared memory
-        except UserError as error:  # raised anew where it stays one sentence
-            return error
+from partcraft_kedro.images.decoding import load_ahead
 
 
 def write_shards(
@@ -41,12 +22,10 @@ def write_shards(
     *,
     batch_size: int,
     shard_size: int,
-    workers: int,
 ) -> None:
     """Extract features of `paths`, `shard_size` pictures to a file; finished files are kept.
 
-    workers: processes that decode the next batches while this one computes, no more than there are cores; with 0 it
-    decodes itself.
+    Threads decode the next batch while this one computes.
     Raises UserError naming a picture that cannot be decoded.
     """
     starts = range(0, len(paths), shard_size)
@@ -60,16 +39,12 @@ def write_shards(
         for start in missing
     }
     every = [batch for of_shard in batches.values() for batch in of_shard]
-    workers = min(workers, os.cpu_count() or 1)
-    decoded = iter(DataLoader(_Batches(every, extractor.size), batch_size=None, num_workers=workers))
+    decoded = load_ahead(every, extractor.size)
     with tqdm(total=sum(map(len, every)), desc="extract features", unit="picture") as progress:
         for start, shard in missing.items():
             features = []
             for batch in batches[start]:
-                pictures = next(decoded)
-                if isinstance(pictures, UserError):
-                    raise pictures
-                features.append(_finite(extractor(pictures.numpy()).half(), batch, extractor.model))
+                features.append(_finite(extractor(next(decoded)).half(), batch, extractor.model))
                 progress.update(len(batch))
             write_file(shard, partial(save_file, {"features": torch.cat(features)}))
 

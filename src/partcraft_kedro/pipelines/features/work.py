@@ -18,6 +18,6 @@ def extraction(
     given."""
     given = features.model_dump(include={"model", "layer", "final_norm", "mirrored"})
     extractor = FeatureExtractor(**given, device=device)
-    sizes = features.model_dump(include={"batch_size", "shard_size", "workers"})
+    sizes = features.model_dump(include={"batch_size", "shard_size"})
     write_shards(extractor, [root / path for path in records["path"]], place.folder, **sizes)
     return {"pictures": len(records), "grid": extractor.grid, "width": extractor.width, "extractor": given}
