@@ -154,7 +154,8 @@ class PartCraft:
         """
         try:
             settings = json.loads((folder / "adapter.json").read_text())
-            variants, layers, _ = (settings[name] for name in ("variants", "bottleneck_layers", _FINGERPRINT))
+            needed = ("variants", "bottleneck_layers", "size", _FINGERPRINT)
+            variants, layers, size, _ = (settings[name] for name in needed)
             base = base or settings["base"]
             state = load_file(folder / _ENCODER)
             file = _LORA if settings["unet"] == "lora" else _WEIGHTS
@@ -164,7 +165,7 @@ class PartCraft:
                 f"{folder} does not hold a whole adapter ({error}): train again, or choose another."
             ) from error
         refuse_other_base(base, settings, folder)
-        pipeline = load_base(base, device, settings["size"])
+        pipeline = load_base(base, device, size)
         unet, widths = pipeline.unet, [of_one.shape[1] for of_one in _word_embeddings(pipeline)]
         encoder = PartEncoder(len(variants) - 1, max(variants), widths, layers=layers, scales=[1.0] * len(widths))
         _refuse_others(state, encoder.state_dict(), folder / _ENCODER)
