@@ -20,6 +20,7 @@ class Measure:
     title: for people; fid_title: the same on the features of FID, of a measure of sets.
     per_picture: a mean over pictures, with interval, ceiling and floor; else of all pictures as a set.
     of_codes: needs nothing but codes, so that pictures which are sampled while training have it too.
+    of_request: asks for what was asked for; else any real picture is as good as another, and there is no floor.
     of_swaps: of what parts were swapped; left out of a task in which no picture has it.
     bounded: shown on an axis from 0 to 1.
     compared: what runs are compared by: in the tables and figures of sweeps, and a tag of the registered adapter.
@@ -31,6 +32,7 @@ class Measure:
     fid_title: str = ""
     per_picture: bool = True
     of_codes: bool = False
+    of_request: bool = True
     of_swaps: bool = False
     bounded: bool = True
     compared: bool = True
@@ -49,7 +51,7 @@ MEASURES: dict[str, Measure] = {
         Measure("judge", "judge"),
         Measure("arrived", "arrived", of_swaps=True, compared=False),
         Measure("stayed", "stayed", of_swaps=True, compared=False),
-        Measure("shape", "shape"),
+        Measure("shape", "shape", of_request=False),
         Measure("part_identity", "part identity"),
         Measure("frechet", "Fréchet distance", fid_title="FID", per_picture=False, bounded=False, headline=True),
         Measure("kernel", "kernel distance", fid_title="KID", per_picture=False, bounded=False, compared=False),

@@ -134,7 +134,8 @@ def summarise(scores: pd.DataFrame, resamples: int, seed: int) -> list[dict]:
             "task": task,
             "measure": name,
             **bootstrap(rows[name].to_numpy(), resamples, seed),
-            **{bound: _mean_or_none(rows[f"{name}_{bound}"]) for bound in ("ceiling", "floor")},
+            "ceiling": _mean_or_none(rows[f"{name}_ceiling"]),
+            "floor": _mean_or_none(rows[f"{name}_floor"]) if measure.of_request else None,
         }
         for task, rows in tasks.items()
         for name, measure in MEASURES.items()

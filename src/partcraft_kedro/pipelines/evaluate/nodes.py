@@ -11,7 +11,7 @@ from partcraft_kedro.options import BaseModelOptions, EvaluateOptions, FeaturesO
 from partcraft_kedro.stages import Stage, StageRef, Stages
 from partcraft_kedro.weights import TINY
 
-SCORING = Stage("scores", "07_model_output", version=6, work="partcraft_kedro.pipelines.evaluate.work.scoring")
+SCORING = Stage("scores", "07_model_output", version=7, work="partcraft_kedro.pipelines.evaluate.work.scoring")
 
 
 def score_pictures(
