@@ -307,12 +307,12 @@ def sweep(
         raise UserError(" ".join(failures))
 
 
-@cli.command(params=[option for option in run.params if option.name == "env"])
+@cli.command(params=[option for option in run.params if option.name in ("env", "params")])
 @click.option("--adapter", help="A version of the adapter, or a folder; default: the newest.")
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
-def compose(env: str | None, adapter: str | None, port: int, host: str, no_browser: bool) -> None:
+def compose(env: str | None, params: dict, adapter: str | None, port: int, host: str, no_browser: bool) -> None:
     """Open the page on which creatures are made from parts.
 
     It works on what the last run of --env found and trained, and keeps what is made under data/07_model_output.
@@ -321,12 +321,15 @@ def compose(env: str | None, adapter: str | None, port: int, host: str, no_brows
     if not find_spec("gradio"):
         raise UserError("The page needs gradio: pip install --constraint constraints.txt --editable '.[app]'.")
     from partcraft_kedro.compose.server import serve
+    from partcraft_kedro.files import fingerprint_of
     from partcraft_kedro.opening import open_catalog, open_studio
 
-    catalog = open_catalog(env)
-    studio = open_studio(catalog, adapter)
-    boards = catalog.load("params:stages").layer("07_model_output") / "boards"
-    address = serve(studio, boards, title=env or "creatures", host=host, port=port, open_browser=not no_browser)
+    catalog = open_catalog(env, params)
+    studio, stages = open_studio(catalog, adapter), catalog.load("params:stages")
+    # Other parts, other boards: their tokens would mean something else.
+    boards = stages.layer("07_model_output") / "boards" / fingerprint_of(catalog.load("part_predictor"))
+    of_run = {"title": stages.dataset, "env": env or os.environ.get("KEDRO_ENV")}
+    address = serve(studio, boards, **of_run, host=host, port=port, open_browser=not no_browser)
     click.echo(f"Compose at {address} (Ctrl-C ends it).")
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

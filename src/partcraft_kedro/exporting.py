@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,7 @@ def _export(context: "KedroContext", to: Path, adapter: str | None, tokens: str,
     options = {"base": {}, "generate": {}} | dict(context.params)
     base = BaseModelOptions.model_validate(options["base"]).model
     refuse_other_base(base, chosen.settings, chosen.folder)
-    read = read_base(base)
+    read = replace(read_base(base), side=chosen.settings["size"])  # that it was trained at
     words = _words(catalog, stages, chosen, tokens, title)
     sampling = GenerateOptions.model_validate(options["generate"]).sampling
     write_export(to, chosen, read, title, words, form, sampling, push)

@@ -1,6 +1,7 @@
 """Opening a finished run from Python: for notebooks, scripts and the page."""
 
 from pathlib import Path
+from typing import Any
 
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
@@ -15,10 +16,13 @@ from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.project import project_folder
 
 
-def open_catalog(env: str | None = None) -> DataCatalog:
-    """What the last runs of an environment left behind. env: as in `kedro run --env=cub`; None: drawn creatures."""
+def open_catalog(env: str | None = None, params: dict[str, Any] | None = None) -> DataCatalog:
+    """What the last runs of an environment left behind.
+
+    env: as in `kedro run --env=cub`, None for drawn creatures; params: as in `kedro run --params`, as a tree.
+    """
     bootstrap_project(project_folder())
-    session = KedroSession.create(env=env)
+    session = KedroSession.create(env=env, runtime_params=params)
     with session:
         catalog = session.load_context().catalog
     assert isinstance(catalog, DataCatalog)  # unless settings.py names another class

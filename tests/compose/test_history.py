@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,25 @@ def test_what_was_made_from_the_deleted_hangs_on_its_parent(history: History) ->
     history.delete(ids[2])
     assert [(making["id"], making["parent"]) for making in history.makings()] == [(ids[1], None), (ids[3], ids[1])]
     assert history.add([made()], ids[2])["parent"] is None  # another window did not know
+
+
+def test_a_damaged_making_takes_no_other_with_it_and_can_be_deleted(history: History, tmp_path: Path) -> None:
+    first, second = history.add([made()], None), history.add([made()], None)
+    (tmp_path / BOARD / first["id"] / "making.json").write_text("{")
+    assert [found["id"] for found in history.makings()] == [second["id"]]
+    (tmp_path / BOARD / second["id"] / "0.png").unlink()
+    history.delete(second["id"])
+    assert history.makings() == []
+    with pytest.raises(UserError, match="no such picture"):
+        history.delete(second["id"])
+
+
+def test_stars_of_several_windows_at_once_are_all_kept(history: History, tmp_path: Path) -> None:
+    making = history.add([made(noise=str(number)) for number in range(8)], None)
+    with ThreadPoolExecutor(8) as pool:
+        boards = [History(tmp_path, BOARD, NAMES) for _ in range(8)]
+        list(pool.map(lambda number: boards[number].star(making["id"], number, True), range(8)))
+    assert all(picture["starred"] for picture in history.makings()[0]["pictures"])
 
 
 def test_what_a_killed_process_left_is_no_making(history: History, tmp_path: Path) -> None:

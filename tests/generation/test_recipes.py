@@ -61,6 +61,7 @@ WRONG = {
     "a further field": json.dumps(RECIPE.to_json() | {"run": "rm"}),
     "a negative seed": json.dumps(RECIPE.to_json() | {"seed": -1}),
     "no end": json.dumps(RECIPE.to_json() | {"sampling": {"steps": 10**9}}),
+    "guidance without end": json.dumps(RECIPE.to_json() | {"sampling": {"guidance_scale": float("inf")}}),
     "an option that there is not": json.dumps(RECIPE.to_json() | {"sampling": {"exec": "rm"}}),
 }
 

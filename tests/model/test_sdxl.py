@@ -196,6 +196,11 @@ def test_pictures_of_another_size(folder: Path) -> None:
     pipeline = load_base(str(folder), "cpu", size=64)
     assert (picture_size(pipeline), pipeline.unet.config.sample_size) == (64, 32)
     model = PartCraft.create(str(folder), "cpu", "float32", size=64, variants=[3, 4, 4], **TINY_XL)
+    told = []
+    unet = model.pipeline.unet
+    unet.register_forward_pre_hook(lambda _, __, given: told.append(given["added_cond_kwargs"]), with_kwargs=True)
     assert sample_pictures(model, ["a [1,2]"], ["0"], SAMPLING, 0).shape == (1, 3, 64, 64)
+    assert {tuple(sizes.tolist()) for of_step in told for sizes in of_step["time_ids"]} == {(64, 64, 0, 0, 64, 64)}
+    assert model.prompts.encode(model.prompts.tokenize(["a [1,2]"])[0]).sizes.tolist() == [[64, 64, 0, 0, 64, 64]]
     with pytest.raises(UserError, match=r"base\.size=50 is not to be had of this model: give a multiple of 8"):
         load_base(str(folder), "cpu", size=50)

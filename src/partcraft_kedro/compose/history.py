@@ -1,6 +1,7 @@
 """What was made, kept in a folder: PNG with their recipes, and JSON."""
 
 import json
+import logging
 import re
 import secrets
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from partcraft_kedro.compose.studio import Made
 from partcraft_kedro.errors import UserError
@@ -18,6 +20,7 @@ from partcraft_kedro.files import read_file, write_folder, write_json
 from partcraft_kedro.generation.recipes import Recipe, write_picture
 from partcraft_kedro.prompts import split_prompt
 
+_logger = logging.getLogger(__name__)
 _BOARD, _MAKING = re.compile(r"[0-9a-z]{16,40}"), re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
 _FILE = "making.json"
 
@@ -39,9 +42,15 @@ class History:
         self._folder, self._names = root / board, names
 
     def makings(self) -> list[dict[str, Any]]:
-        """All that are whole, the oldest first."""
-        found = sorted(self._folder.glob(f"*/{_FILE}"))
-        return [_read(path) for path in found if _MAKING.fullmatch(path.parent.name)]
+        """All that are whole, the oldest first; a damaged one is told in the log."""
+        makings = []
+        for path in sorted(self._folder.glob(f"*/{_FILE}")):
+            if _MAKING.fullmatch(path.parent.name):
+                try:
+                    makings.append(_read(path))
+                except UserError as error:
+                    _logger.warning("A making is left out: %s", error)
+        return makings
 
     def add(self, made: Sequence[Made], parent: str | None) -> dict[str, Any]:
         """Keep pictures that were made together. parent: the making that they were made from, if it is still there."""
@@ -65,20 +74,30 @@ class History:
 
     def star(self, making: str, number: int, starred: bool) -> dict[str, Any]:
         """Mark a picture, or no longer. Raises UserError if there is none."""
-        path = self.picture(making, number).parent / _FILE
-        content = _read(path)
-        content["pictures"][number]["starred"] = starred
-        write_json(path, content)
+        with self._alone():
+            path = self.picture(making, number).parent / _FILE
+            content = _read(path)
+            content["pictures"][number]["starred"] = starred
+            write_json(path, content)
         return content
 
     def delete(self, making: str) -> None:
         """Remove a making; what was made from it hangs on its parent. Raises UserError if there is none."""
-        folder = self.picture(making, 0).parent
-        parent = _read(folder / _FILE)["parent"]
-        for other in self.makings():
-            if other["parent"] == making:
-                write_json(self._folder / other["id"] / _FILE, other | {"parent": parent})
-        shutil.rmtree(folder)
+        with self._alone():
+            if not self._is_there(making):
+                raise UserError("There is no such picture on this board.")
+            parent = _read(self._folder / making / _FILE)["parent"]
+            for other in self.makings():
+                if other["parent"] == making:
+                    write_json(self._folder / other["id"] / _FILE, other | {"parent": parent})
+            hidden = self._folder / f".{making}.deleted"
+            (self._folder / making).rename(hidden)  # at once: a killed process leaves nothing that is half there
+            shutil.rmtree(hidden)
+
+    def _alone(self) -> FileLock:
+        """Keeps others from changing what is there meanwhile."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._folder / ".lock")
 
     def picture(self, making: str, number: int) -> Path:
         """The PNG. Raises UserError if there is none."""

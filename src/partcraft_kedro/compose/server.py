@@ -3,6 +3,7 @@
 gradio queues what draws, tells each session its place and lets it cancel; its server mode leaves the page to us.
 """
 
+import logging
 import os
 import queue
 import secrets
@@ -13,13 +14,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio
 import numpy as np
 from fastapi import Body, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from PIL import Image, ImageOps
@@ -32,10 +34,12 @@ from partcraft_kedro.compose.palette import Variant
 from partcraft_kedro.compose.studio import Made, Studio
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.figure_style import part_colours
-from partcraft_kedro.generation.recipes import MOST_STEPS, Recipe, parse_recipe, read_recipe
+from partcraft_kedro.generation.recipes import MOST_GUIDANCE, MOST_STEPS, Recipe, parse_recipe, read_recipe
 from partcraft_kedro.images.decoding import open_picture
+from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.prompts import join_prompt, split_prompt
 
+_logger = logging.getLogger(__name__)
 _PAGE = Path(__file__).parent / "page"
 _CROP, _SHOWN = 112, 512  # pixels of a variant's crop, and of a picture of the dataset
 _LARGEST = 64 * 2**20  # bytes of an upload
@@ -62,8 +66,16 @@ class Wish(Words):
     seed: int = Field(ge=0, lt=_LARGEST_SEED)
     noises: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=_MOST_AT_ONCE)
     steps: int = Field(ge=1, le=MOST_STEPS)
-    guidance_scale: float = Field(ge=1, le=50)
+    guidance_scale: float = Field(ge=1, le=MOST_GUIDANCE)
+    guidance_rescale: float | None = Field(None, ge=0, le=1)
+    scheduler: Literal["dpm-solver++", "model"] | None = None
     parent: str | None = None
+
+    def sampling(self, otherwise: SamplingOptions) -> SamplingOptions:
+        """How it is to be sampled; what the page does not ask about is as it was, or as otherwise."""
+        asked = {"steps": self.steps, "guidance_scale": self.guidance_scale, "negative_prompt": self.negative}
+        asked |= {"guidance_rescale": self.guidance_rescale, "scheduler": self.scheduler}
+        return otherwise.model_copy(update={name: value for name, value in asked.items() if value is not None})
 
 
 class Shuffle(BaseModel):
@@ -77,15 +89,18 @@ class _Cancelled(Exception):
     """The page no longer wants what is being drawn."""
 
 
-def serve(studio: Studio, boards: Path, *, title: str, host: str, port: int, open_browser: bool) -> str:
+def serve(
+    studio: Studio, boards: Path, *, title: str, env: str | None, host: str, port: int, open_browser: bool
+) -> str:
     """Start the page in threads of its own; returns its address.
 
-    boards: the folder of what is made; host: 127.0.0.1, unless other machines are to reach it.
+    boards: the folder of what is made; title: of the page; env: of the run, as in `--env`; host: 127.0.0.1, unless
+    other machines are to reach it.
     Raises UserError if the port is taken.
     """
-    server = build_server(studio, boards, title=title, host=host)
+    server = build_server(studio, boards, title=title, env=env, host=host)
     if studio.adapter is not None:
-        threading.Thread(target=lambda: studio.model, daemon=True).start()  # or the first picture would wait for it
+        threading.Thread(target=_load, args=(studio,), daemon=True).start()  # or the first picture would wait for it
     try:
         _, address, _ = server.launch(
             server_name=host,
@@ -102,16 +117,27 @@ def serve(studio: Studio, boards: Path, *, title: str, host: str, port: int, ope
     return address
 
 
-def build_server(studio: Studio, boards: Path, *, title: str, host: str) -> gradio.Server:
+def _load(studio: Studio) -> None:
+    """What cannot be mended here is told again with the first picture."""
+    try:
+        studio.model  # noqa: B018
+    except UserError as error:
+        _logger.warning("Nothing can be drawn: %s", error)
+
+
+def build_server(studio: Studio, boards: Path, *, title: str, env: str | None, host: str) -> gradio.Server:
     """All routes. What a user may mend comes back as JSON, `{"sentence": …}`, with status 400."""
     server = gradio.Server(docs_url=None, redoc_url=None, openapi_url=None)
     hosts = ["*"] if host in ("0.0.0.0", "::") else ["127.0.0.1", "localhost", host]
     server.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)  # no other site's name may lead here
     server.middleware("http")(_only_ours)
     server.exception_handler(UserError)(lambda _, error: JSONResponse({"sentence": str(error)}, 400))
+    server.exception_handler(RequestValidationError)(
+        lambda _, error: JSONResponse({"sentence": f"This cannot be done: {_told(error)}."}, 400)
+    )
     server.mount("/page", StaticFiles(directory=_PAGE))
     _add_palettes(server, studio)
-    _add_recipes(server, studio)
+    _add_recipes(server, studio, env)
     _add_boards(server, studio, boards)
     _add_making(server, studio, boards)
 
@@ -124,6 +150,7 @@ def build_server(studio: Studio, boards: Path, *, title: str, host: str) -> grad
         sampling = studio.sampling
         return {
             "title": title,
+            "parts_version": boards.name,  # of what stands behind the crops' addresses
             "adapter": None if studio.adapter is None else studio.version,
             "missing": None if studio.adapter else "Nothing can be drawn yet: run `kedro run --pipeline=train` first.",
             "parts": [
@@ -186,12 +213,13 @@ def _add_palettes(server: gradio.Server, studio: Studio) -> None:
         return palette.shuffle(asked.code, asked.locked, np.random.default_rng(secrets.randbits(64)))
 
 
-def _add_recipes(server: gradio.Server, studio: Studio) -> None:
+def _add_recipes(server: gradio.Server, studio: Studio, env: str | None) -> None:
     def restored(recipe: Recipe) -> dict[str, Any]:
         if recipe.seed >= _LARGEST_SEED:
             raise UserError(f"This recipe's seed {recipe.seed} is too large for a page.")
         before, code, after = split_prompt(studio.check(recipe).prompt, len(studio.palette.names))
-        return {"recipe": recipe.to_json(), "before": before, "code": code, "after": after}
+        exact = join_prompt(before, code, after) == recipe.prompt  # else its tokens stand in another order
+        return {"recipe": recipe.to_json(), "before": before, "code": code, "after": after, "exact": exact}
 
     @server.post("/prompt")
     def prompt(words: Words) -> str:
@@ -199,7 +227,12 @@ def _add_recipes(server: gradio.Server, studio: Studio) -> None:
 
     @server.post("/recipe")
     async def recipe_of_link(request: Request) -> dict[str, Any]:
-        return restored(parse_recipe((await _body(request, 10_000)).decode(errors="replace")))
+        text = (await _body(request, 10_000)).decode(errors="replace")
+        return await run_in_threadpool(lambda: restored(parse_recipe(text)))
+
+    @server.post("/python")
+    def python(recipe: Recipe) -> str:
+        return as_python(recipe, env, studio.version)
 
     @server.post("/picture")
     async def picture(request: Request) -> dict[str, Any]:
@@ -223,13 +256,32 @@ def _add_recipes(server: gradio.Server, studio: Studio) -> None:
         return {"code": seen.code, "cosine": seen.cosine, "label_map": grid_of_bytes(seen.label_map), "shown": shown}
 
 
+def as_python(recipe: Recipe, env: str | None, version: str | None) -> str:
+    """Lines that make the picture again in a notebook. env: of the run; version: the adapter's."""
+    sampling = ", ".join(f"{name}={value!r}" for name, value in recipe.to_json()["sampling"].items())
+    return f"""\
+from partcraft_kedro.opening import open_catalog, open_studio
+from partcraft_kedro.options import SamplingOptions
+
+studio = open_studio(open_catalog({env!r}), {version!r})
+sampling = SamplingOptions({sampling})
+[made] = studio.make({recipe.prompt!r}, seed={recipe.seed}, noises=[{recipe.noise!r}], sampling=sampling)
+made.picture.save("made.png")
+"""
+
+
 def _add_boards(server: gradio.Server, studio: Studio, boards: Path) -> None:
     def board_of(name: str) -> History:
         return History(boards, name, studio.palette.names)
 
+    def with_origin(making: dict[str, Any]) -> dict[str, Any]:
+        """`foreign`: made with another adapter, so that nothing goes on from it."""
+        ours = None if studio.adapter is None else studio.fingerprint
+        return making | {"foreign": making["pictures"][0]["recipe"]["adapter"] != ours}
+
     @server.get("/boards/{board}")
     def makings(board: str) -> list[dict[str, Any]]:
-        return board_of(board).makings()
+        return [with_origin(making) for making in board_of(board).makings()]
 
     @server.get("/boards/{board}/{making}/{number}.png")
     def picture(board: str, making: str, number: int) -> Response:
@@ -237,7 +289,7 @@ def _add_boards(server: gradio.Server, studio: Studio, boards: Path) -> None:
 
     @server.put("/boards/{board}/{making}/{number}/star")
     def star(board: str, making: str, number: int, starred: Annotated[bool, Body(embed=True)]) -> dict[str, Any]:
-        return board_of(board).star(making, number, starred)
+        return with_origin(board_of(board).star(making, number, starred))
 
     @server.delete("/boards/{board}/{making}")
     def delete(board: str, making: str) -> None:
@@ -251,7 +303,10 @@ def _add_making(server: gradio.Server, studio: Studio, boards: Path) -> None:
             asked = Wish.model_validate(wish)
             history = History(boards, asked.board, studio.palette.names)
             for told in _steps_of(studio, asked):
-                yield {"step": told[0], "of": told[1]} if isinstance(told, tuple) else history.add(told, asked.parent)
+                if isinstance(told, tuple):
+                    yield {"step": told[0], "of": told[1]}
+                else:
+                    yield history.add(told, asked.parent) | {"foreign": False}
         except ValidationError as error:
             raise gradio.Error(f"This cannot be drawn: {_told(error)}.", print_exception=False) from error
         except UserError as error:
@@ -264,7 +319,6 @@ def _steps_of(studio: Studio, wish: Wish) -> Iterator[tuple[int, int] | list[Mad
     """Draws in a thread of its own; yields the steps done and their number, and at last what was made."""
     told: queue.Queue[tuple[int, int] | list[Made] | Exception] = queue.Queue()
     unwanted = threading.Event()
-    sampling = {"steps": wish.steps, "guidance_scale": wish.guidance_scale, "negative_prompt": wish.negative}
 
     def on_step(done: int, count: int) -> None:
         if unwanted.is_set():
@@ -274,8 +328,8 @@ def _steps_of(studio: Studio, wish: Wish) -> Iterator[tuple[int, int] | list[Mad
     def draw() -> None:
         try:
             prompt = join_prompt(wish.before, wish.code, wish.after)
-            options = studio.sampling.model_copy(update=sampling)
-            told.put(studio.make(prompt, seed=wish.seed, noises=wish.noises, sampling=options, on_step=on_step))
+            sampling = wish.sampling(studio.sampling)
+            told.put(studio.make(prompt, seed=wish.seed, noises=wish.noises, sampling=sampling, on_step=on_step))
         except Exception as error:  # whatever it is, it is raised where the page waits
             told.put(error)
 
@@ -292,7 +346,7 @@ def _steps_of(studio: Studio, wish: Wish) -> Iterator[tuple[int, int] | list[Mad
         unwanted.set()  # gradio closes the generator when the page cancels, or is gone
 
 
-def _told(error: ValidationError) -> str:
+def _told(error: ValidationError | RequestValidationError) -> str:
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg'][0].lower()}{first['msg'][1:]}"
 

@@ -75,11 +75,18 @@ class Studio:
         self.palette, self.sampling, self.adapter = palette, sampling, adapter
         self._predictor, self._base, self._versions = predictor, base, versions or {}
         self._loading, self._drawing = threading.Lock(), threading.Lock()
+        self._fingerprints: dict[Path, str] = {}
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of the adapter's content."""
-        return fingerprint_of(self._trained())
+        return self._fingerprint_of(self._trained())
+
+    def _fingerprint_of(self, adapter: Path) -> str:
+        """Adapters are never written anew: each is read once."""
+        if adapter not in self._fingerprints:
+            self._fingerprints[adapter] = fingerprint_of(adapter)
+        return self._fingerprints[adapter]
 
     @property
     def version(self) -> str | None:
@@ -158,7 +165,7 @@ class Studio:
             parse_tokens(recipe.prompt, [len(variants) for variants in self._predictor.variants])
             return recipe
         for version, folder in self._versions.items():
-            if fingerprint_of(folder) == recipe.adapter:
+            if self._fingerprint_of(folder) == recipe.adapter:
                 raise UserError(
                     f"This picture was made with the adapter {version}: start again with --adapter={version} to go on "
                     "from it."

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.options import SamplingOptions
 
-MOST_STEPS = 200
+MOST_STEPS, MOST_GUIDANCE = 200, 50.0
 _CHUNK = "partcraft"  # the text chunk that holds a recipe as JSON
 
 
@@ -67,6 +67,8 @@ def parse_recipe(text: str) -> Recipe:
         raise UserError(f"This recipe cannot be used: {place} is missing or wrong.") from error
     if recipe.sampling.steps > MOST_STEPS:
         raise UserError(f"This recipe asks for {recipe.sampling.steps} steps: at most {MOST_STEPS} are taken.")
+    if recipe.sampling.guidance_scale > MOST_GUIDANCE:
+        raise UserError(f"This recipe asks for more guidance than {MOST_GUIDANCE:g}, which is the most that is taken.")
     return recipe
 
 

@@ -15,7 +15,7 @@ from partcraft_kedro.files import write_file
 from partcraft_kedro.generation.recipes import Recipe, write_picture
 from partcraft_kedro.images.tensors import from_unit
 from partcraft_kedro.model.attention import AttentionCapture
-from partcraft_kedro.model.base import Base
+from partcraft_kedro.model.base import Base, picture_size
 from partcraft_kedro.model.injection import Conditioning
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
@@ -75,6 +75,8 @@ class Sampler:
             latents = pipeline(
                 **_as_prompts(model.prompts.encode(ids), zeroed=not options.negative_prompt and self._zeroes_empty()),
                 latents=noise.to(model.device),
+                height=picture_size(pipeline),  # which SDXL is told
+                width=picture_size(pipeline),
                 num_inference_steps=options.steps,
                 guidance_scale=options.guidance_scale,
                 guidance_rescale=options.guidance_rescale,

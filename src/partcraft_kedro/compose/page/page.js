@@ -18,6 +18,14 @@ function el(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Puts new children into an element; what had the focus has it again. */
+function refill(container, ...children) {
+  const all = () => [...container.querySelectorAll("button, a, input")];
+  const at = all().indexOf(document.activeElement);
+  container.replaceChildren(...children);
+  if (at >= 0) all()[Math.min(at, all().length - 1)]?.focus();
+}
+
 /** What the server answers; throws its sentence. */
 async function ask(path, method = "GET", body = undefined) {
   const isJson = body !== undefined && !(body instanceof Blob) && typeof body !== "string";
@@ -37,10 +45,12 @@ let studio; // what /studio tells
 let makings = []; // of this board, the oldest first
 const now = {
   code: [], locked: new Set(), part: 1, like: null, // like: a variant whose neighbours are listed
-  seed: 0, noise: "0", shown: null, // shown: the making on the stage
-  view: "picture", job: null, // job: {session, event, source} of what is being drawn
+  seed: 0, noise: "0", sampling: {}, shown: null, // shown: the making on the stage
+  number: 0, view: "picture", job: null, // job: {session, event, source} of what is being drawn
 };
-const board = kept.get("board", Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join(""));
+/** 32 digits; crypto.randomUUID is there on a machine's own address alone. */
+const randomId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+const board = kept.get("board", randomId());
 kept.set("board", board);
 
 // ---- telling ------------------------------------------------------------------------------------------------------
@@ -66,11 +76,11 @@ const trying = (work) => async (...given) => {
 
 // ---- slots and words ----------------------------------------------------------------------------------------------
 
-const crop = (part, variant) => `/crops/${part}/${variant}.jpg`;
+const crop = (part, variant) => `/crops/${part}/${variant}.jpg?of=${studio.parts_version}`;
 const tokenName = (part, variant) => `${studio.parts[part].name} ${variant}`;
 
 function showSlots() {
-  $("slots").replaceChildren(...studio.parts.map((part, number) => {
+  refill($("slots"), ...studio.parts.map((part, number) => {
     const variant = now.code[number];
     const isLocked = now.locked.has(number);
     const look = variant === null
@@ -95,6 +105,7 @@ function showSlots() {
 function lock(part) {
   now.locked.has(part) ? now.locked.delete(part) : now.locked.add(part);
   showSlots();
+  keepBench();
 }
 
 function setCode(code) {
@@ -102,14 +113,24 @@ function setCode(code) {
   showSlots();
   showVariants();
   showPrompt();
-  kept.set("code", code);
 }
 
 const words = () => ({ before: $("before").value, code: now.code, after: $("after").value });
 
+let asked = 0; // prompts asked for: an answer that comes late is of an old one
+
 const showPrompt = trying(async () => {
-  $("prompt").textContent = await ask("/prompt", "POST", words());
+  const number = ++asked;
+  const prompt = await ask("/prompt", "POST", words());
+  if (number === asked) $("prompt").textContent = prompt;
+  keepBench();
 });
+
+/** What is chosen and not yet drawn outlives a reload. */
+function keepBench() {
+  const { code, seed, noise } = now;
+  kept.set("bench", { ...words(), code, seed, noise, locked: [...now.locked] });
+}
 
 const shuffle = trying(async () => {
   setCode(await ask("/shuffle", "POST", { code: now.code, locked: [...now.locked] }));
@@ -118,13 +139,14 @@ const shuffle = trying(async () => {
 function newNoise() {
   [now.seed, now.noise] = [crypto.getRandomValues(new Uint32Array(1))[0], "0"];
   $("seed").value = now.seed;
+  keepBench();
   tell("New noise: the next pictures start elsewhere.");
 }
 
 // ---- palette ------------------------------------------------------------------------------------------------------
 
 function showTabs() {
-  $("tabs").replaceChildren(...studio.parts.map((part, number) => el("button", {
+  refill($("tabs"), ...studio.parts.map((part, number) => el("button", {
     type: "button", role: "tab", colour: part.colour, "aria-selected": number === now.part,
     onclick: () => choosePart(number),
   }, part.name)));
@@ -160,7 +182,7 @@ function showVariants() {
   $("search").hidden = Boolean(now.like);
   $("variants").setAttribute("aria-label", `Variants of ${studio.parts[now.part].name}`);
   const chosen = now.code[now.part];
-  $("variants").replaceChildren(...found.map((variant, place) => {
+  refill($("variants"), ...found.map((variant, place) => {
     const image = el("img", { alt: "" });
     image.dataset.src = crop(now.part, variant.number);
     seenSoon.observe(image);
@@ -176,11 +198,7 @@ function showVariants() {
   showDetail(all.find((variant) => variant.number === chosen));
 }
 
-function take(variant) {
-  const at = [...$("variants").children].indexOf(document.activeElement);
-  setCode(now.code.with(now.part, variant));
-  if (at >= 0) $("variants").children[at]?.focus();
-}
+const take = (variant) => setCode(now.code.with(now.part, variant));
 
 function showDetail(variant) {
   if (!variant) {
@@ -250,16 +268,12 @@ function showDonor(found, name) {
 // ---- recipes ------------------------------------------------------------------------------------------------------
 
 function restore(found) {
-  const { sampling, seed, noise } = found.recipe;
-  $("before").value = found.before;
-  $("after").value = found.after;
-  $("negative").value = sampling.negative_prompt;
-  $("guidance").value = sampling.guidance_scale;
-  $("seed").value = now.seed = seed;
-  now.noise = noise;
-  $("fine-steps").value = sampling.steps;
-  setCode(found.code);
-  tell("The recipe is restored: Fine makes this picture again.");
+  restoreFrom(found);
+  $("fine-steps").value = found.recipe.sampling.steps;
+  now.shown = null; // it comes from elsewhere
+  showTree();
+  tell(found.exact ? "The recipe is restored: Fine makes this picture again."
+    : "The recipe is restored, but for the order of its words and tokens: Fine makes a picture like it.");
 }
 
 function linkOf(recipe) {
@@ -298,12 +312,14 @@ function edited(before, edits) {
 async function draw(steps, noises) {
   if (now.job) return;
   if (studio.missing) throw new Error(studio.missing);
-  const session = crypto.randomUUID();
+  const session = randomId();
   const wish = {
     board, ...words(), negative: $("negative").value, seed: now.seed, noises, steps,
-    guidance_scale: Number($("guidance").value), parent: now.shown?.id ?? null,
+    guidance_scale: Number($("guidance").value), guidance_rescale: now.sampling.guidance_rescale,
+    scheduler: now.sampling.scheduler, parent: now.shown?.id ?? null,
   };
-  now.job = { session };
+  now.job = { session, bar: el("progress", { max: 1, "aria-label": "Progress" }), text: el("span", { "aria-hidden": "true" }) };
+  tell(now.job.bar, now.job.text, el("button", { type: "button", onclick: cancel }, "Cancel"));
   $("stage").classList.add("busy");
   showButtons();
   try {
@@ -349,9 +365,9 @@ function listen(session) {
 }
 
 function tellProgress(text, share) {
-  const bar = el("progress", { max: 1, "aria-label": "Progress" });
-  if (share !== null) bar.value = share;
-  tell(bar, text, el("button", { type: "button", onclick: cancel }, "Cancel"));
+  if (!now.job) return;
+  now.job.text.textContent = text;
+  if (share !== null) now.job.bar.value = share;
 }
 
 function cancel() {
@@ -364,7 +380,7 @@ function cancel() {
 const noises = () => $("four").checked ? [now.noise, ...["0", "1", "2", "3"].filter((noise) => noise !== now.noise).slice(0, 3)] : [now.noise];
 const make = trying(() => draw(Number($("rough-steps").value), noises()));
 
-/** The pictures on the stage again in more steps; or, if nothing of them is as the slots are now, new ones. */
+/** In more steps: one picture again, or what is chosen now. */
 const fine = trying((only = null) => {
   if (only) {
     restoreFrom(only);
@@ -381,8 +397,10 @@ function showButtons() {
 
 const pathOf = (making, number) => `/boards/${board}/${making.id}/${number}.png`;
 
+/** Brings back what a picture was made from: a making's, or a recipe's. */
 function restoreFrom(picture) {
   const { sampling, seed, noise } = picture.recipe;
+  now.sampling = sampling;
   $("before").value = picture.before;
   $("after").value = picture.after;
   $("negative").value = sampling.negative_prompt;
@@ -393,20 +411,23 @@ function restoreFrom(picture) {
 }
 
 function show(making) {
+  if (now.shown?.id !== making.id) now.number = 0;
   now.shown = making;
   showTree();
   $("stage").classList.toggle("single", making.pictures.length === 1);
-  $("stage").replaceChildren(...making.pictures.map((picture, number) => {
+  refill($("stage"), ...making.pictures.map((picture, number) => {
     const ticks = Object.entries(picture.arrived).map(([part, arrived]) => {
       const { name, colour } = studio.parts[part];
-      const found = picture.found[part] === null ? "not seen" : `seen: ${tokenName(part, picture.found[part])}`;
-      return el("li", { className: arrived ? "yes" : "no", colour, title: arrived ? "It arrived" : found },
-        el("b", {}, arrived ? "✓" : "✗"), ` ${name}`);
+      const found = picture.found[part] === null ? "not seen" : `seen ${picture.found[part]}`;
+      return el("li", { className: arrived ? "yes" : "no", colour, title: arrived ? "It arrived" : `Asked for ${tokenName(part, picture.code[part])}` },
+        el("b", {}, arrived ? "✓" : "✗"), arrived ? ` ${name}` : ` ${name}: ${found}`);
     });
     const { recipe } = picture;
-    return el("figure", {},
-      el("div", { className: "picture" },
-        el("img", { src: pathOf(making, number), alt: `Drawn from ${recipe.prompt}` }), el("canvas")),
+    return el("figure", { className: number === now.number ? "chosen" : "" },
+      el("button", {
+        type: "button", className: "picture", title: "Go on from this one", "aria-pressed": number === now.number,
+        onclick: () => { now.number = number; show(making); if (!making.foreign) restoreFrom(picture); },
+      }, el("img", { src: pathOf(making, number), alt: `Drawn from ${recipe.prompt}` }), el("canvas")),
       el("figcaption", {},
         el("ul", { className: "ticks", "aria-label": "What arrived" }, ...ticks),
         el("div", { className: "deeds" },
@@ -414,18 +435,14 @@ function show(making) {
             type: "button", className: "star", "aria-pressed": picture.starred, title: "Star", "aria-label": "Star",
             onclick: trying(() => star(making, number, !picture.starred)),
           }, picture.starred ? "★" : "☆"),
-          el("button", { type: "button", title: `In ${$("fine-steps").value} steps`, onclick: () => fine(picture) }, "Fine"),
+          el("button", { type: "button", title: "In more steps", disabled: making.foreign, onclick: () => fine(picture) }, "Fine"),
           el("a", { href: pathOf(making, number), download: `partcraft-${making.id.slice(0, 15)}-${number}.png` }, "Save"),
           el("button", { type: "button", onclick: trying(async () => copy(linkOf(recipe), "The link is copied: it brings this recipe back.")) }, "Link"),
-          el("button", { type: "button", title: "For a notebook", onclick: trying(async () => copy(asPython(recipe), "Python is copied.")) }, "Python"),
+          el("button", { type: "button", title: "For a notebook", onclick: trying(async () => copy(await ask("/python", "POST", recipe), "Python is copied.")) }, "Python"),
           el("span", { className: "switch" }, `${recipe.sampling.steps} steps`))));
   }));
   overlay();
 }
-
-const asPython = ({ prompt, seed, noise }) =>
-  `from partcraft_kedro.opening import open_catalog, open_studio\n\nstudio = open_studio(open_catalog())\n` +
-  `[made] = studio.make(${JSON.stringify(prompt)}, seed=${seed}, noises=[${JSON.stringify(noise)}])\nmade.picture.save("made.png")\n`;
 
 async function copy(text, done) {
   try {
@@ -446,7 +463,7 @@ async function star(making, number, starred) {
 
 function showViews() {
   const views = { picture: "Picture", parts: "Parts found", attention: "Where the token looked" };
-  $("views").replaceChildren(...Object.entries(views).map(([view, title]) => el("button", {
+  refill($("views"), ...Object.entries(views).map(([view, title]) => el("button", {
     type: "button", role: "radio", "aria-checked": view === now.view,
     onclick: () => { now.view = view; showViews(); overlay(); },
   }, title)));
@@ -509,30 +526,39 @@ function node(making) {
   const many = making.pictures.length > 1;
   const stars = making.pictures.some((picture) => picture.starred) ? "★ " : "";
   return el("li", { className: `node${many ? " many" : ""}${making.id === now.shown?.id ? " shown" : ""}` },
-    el("button", { type: "button", className: "go", title: making.pictures[0].recipe.prompt, onclick: () => { show(making); restoreFrom(making.pictures[0]); } },
+    el("button", { type: "button", className: "go", title: making.pictures[0].recipe.prompt, onclick: () => goTo(making) },
       el("span", { className: "thumbs" }, ...making.pictures.map((_, number) => el("img", { src: pathOf(making, number), alt: "", loading: "lazy" }))),
       el("span", { className: "change" }, stars + making.change)),
     el("button", { type: "button", title: "Compare with what is on the stage", "aria-label": "Compare", onclick: () => compare(now.shown, making) }, "⇄"),
     el("button", { type: "button", title: "Delete", "aria-label": "Delete", onclick: trying(() => remove(making)) }, "×"));
 }
 
+function goTo(making) {
+  show(making);
+  if (making.foreign) tell("This was made with another adapter: look at it, but nothing goes on from it.");
+  else restoreFrom(making.pictures[0]);
+}
+
 async function remove(making) {
+  if (!confirm(`Delete “${making.change}” and its ${making.pictures.length > 1 ? `${making.pictures.length} pictures` : "picture"}?`)) return;
   await ask(`/boards/${board}/${making.id}`, "DELETE");
   makings = (await ask(`/boards/${board}`)) ?? [];
+  tell("Deleted.");
   if (now.shown?.id !== making.id) return showTree();
   makings.length ? show(makings.at(-1)) : showEmpty();
 }
 
 function compare(one, other) {
   if (!one || one.id === other.id) return tell("Show one making, then compare another with it.");
-  const [a, b] = [one.pictures[0], other.pictures[0]];
+  const [a, b] = [one.pictures[now.number], other.pictures[0]];
+  const look = (part, variant) => variant === null ? "left to the model" : el("img", { src: crop(part, variant), alt: tokenName(part, variant) });
   const differences = studio.parts.flatMap((part, number) => a.code[number] === b.code[number] ? [] :
-    [`${part.name}: ${a.code[number] ?? "free"} → ${b.code[number] ?? "free"}`]);
+    [el("span", { className: "swap" }, `${part.name}: `, look(number, a.code[number]), " → ", look(number, b.code[number]))]);
   if (a.before !== b.before || a.after !== b.after) differences.push(`words: “${a.before} … ${a.after}” → “${b.before} … ${b.after}”`);
   if (a.recipe.seed !== b.recipe.seed || a.recipe.noise !== b.recipe.noise) differences.push("other noise");
   if (a.recipe.sampling.steps !== b.recipe.sampling.steps) differences.push(`steps: ${a.recipe.sampling.steps} → ${b.recipe.sampling.steps}`);
   $("compare").replaceChildren(
-    el("div", { className: "two" }, ...[one, other].map((making) => el("img", { src: pathOf(making, 0), alt: making.pictures[0].recipe.prompt }))),
+    el("div", { className: "two" }, ...[[one, now.number], [other, 0]].map(([making, number]) => el("img", { src: pathOf(making, number), alt: making.pictures[number].recipe.prompt }))),
     el("ul", {}, ...(differences.length ? differences : ["nothing differs"]).map((text) => el("li", {}, text))),
     el("form", { method: "dialog" }, el("button", {}, "Close")));
   $("compare").showModal();
@@ -549,7 +575,9 @@ function showEmpty() {
 // ---- beginning ----------------------------------------------------------------------------------------------------
 
 function onKey(event) {
+  if (document.querySelector("dialog[open]")) return;
   if (event.key === "Escape") return cancel();
+  if (event.key === "Enter" && event.target.closest("#words")) return make();
   if (event.target.closest("input, dialog, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (walk(event.key)) return event.preventDefault();
   const isFree = !event.target.closest("button, a");
@@ -577,7 +605,7 @@ function connect() {
   $("like-off").onclick = () => { now.like = null; showVariants(); };
   $("only-stars").onchange = showTree;
   $("before").oninput = $("after").oninput = showPrompt;
-  $("seed").onchange = () => { now.seed = Math.max(0, Math.trunc(Number($("seed").value))) || 0; now.noise = "0"; };
+  $("seed").onchange = () => { now.seed = Math.max(0, Math.trunc(Number($("seed").value))) || 0; now.noise = "0"; keepBench(); };
   $("four").onchange = () => kept.set("four", $("four").checked);
   $("help").onclick = () => $("keys").showModal();
   $("theme").onclick = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
@@ -600,12 +628,17 @@ async function begin() {
   $("guidance").value = studio.sampling.guidance_scale;
   $("negative").value = studio.sampling.negative;
   $("fine-steps").value = Math.max(studio.sampling.steps, 20);
-  $("seed").value = now.seed;
   $("four").checked = kept.get("four", false);
   now.part = Math.min(1, studio.parts.length - 1);
-  const earlier = kept.get("code", []);
-  const isThere = (variant, part) => studio.parts[part].variants.some((other) => other.number === variant);
-  now.code = studio.parts.map((part, number) => isThere(earlier[number], number) ? earlier[number] : part.variants[0]?.number ?? null);
+  const bench = kept.get("bench", null);
+  const isThere = (variant, part) => variant === null || studio.parts[part].variants.some((other) => other.number === variant);
+  const fits = bench?.code.length === studio.parts.length && bench.code.every(isThere);
+  now.code = fits ? bench.code : studio.parts.map((part) => part.variants[0]?.number ?? null);
+  if (fits) {
+    [$("before").value, $("after").value, now.seed, now.noise] = [bench.before, bench.after, bench.seed, bench.noise];
+    now.locked = new Set(bench.locked);
+  }
+  $("seed").value = now.seed;
   connect();
   showTabs();
   showViews();
@@ -615,7 +648,6 @@ async function begin() {
   makings.length ? show(makings.at(-1)) : showEmpty();
   const recipe = new URLSearchParams(location.search).get("recipe");
   if (recipe) await followLink(recipe);
-  else if (makings.length) restoreFrom(makings.at(-1).pictures[0]);
   document.body.dataset.ready = "yes";
 }
 
