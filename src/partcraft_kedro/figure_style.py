@@ -70,13 +70,17 @@ def picture_at(figure: Figure, picture: np.ndarray, x: float, y: float, side: fl
 
 def text_at(figure: Figure, text: str, x: float, y: float, **style: Any) -> None:
     """Text at pixel (x, y), its left upper corner unless `style` says otherwise; `$` begins no formula."""
-    figure.text(x / WIDTH, 1 - y / HEIGHT, text, **({"va": "top", "parse_math": False} | style))
+    figure.text(x / WIDTH, 1 - y / HEIGHT, text, **_with(style, va="top", parse_math=False))
 
 
 def chip_at(figure: Figure, text: str, x: float, y: float, colour: str, **style: Any) -> None:
     """Text in a box of a label's colour around pixel (x, y)."""
     box = {"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": "none"}
-    text_at(figure, text, x, y, color=ink_on(colour), bbox=box, **({"ha": "center", "va": "center"} | style))
+    text_at(figure, text, x, y, color=ink_on(colour), bbox=box, **_with(style, ha="center", va="center"))
+
+
+def _with(style: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    return defaults | style
 
 
 def ink_on(colour: str) -> str:

@@ -36,7 +36,7 @@ def part_maps_figure(pictures: np.ndarray, label_maps: np.ndarray, codes: np.nda
     colours = part_colours(len(names))
     for (x, y), picture, labels, code in zip(places, pictures, label_maps, codes, strict=True):
         _draw_parts(figure, (x, y, side), picture, labels, names)
-        step = side / len(code)
+        step: float = side / len(code)
         for part, variant in enumerate(code):
             text = "–" if variant < 0 else str(variant)
             chip_at(figure, text, x + (part + 0.5) * step, y + side + _CODE / 2, colours[part], fontsize=8)
