@@ -29,8 +29,7 @@ class ModelCardDataset(FolderDataset):
         """The card without its machine-readable head."""
         card = (self.load() / "README.md").read_text()
         text = card.split("---\n", 2)[2] if card.startswith("---\n") else card
-        style = "<style>body {font: 14px/1.5 sans-serif; background: #fff} td, th {padding: 2px 12px 2px 0}</style>"
-        return HTMLPreview(style + MarkdownIt().enable("table").render(text))
+        return HTMLPreview(MarkdownIt().enable("table").render(text))
 
 
 class LabelMapsDataset(FolderDataset):

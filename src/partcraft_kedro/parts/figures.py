@@ -36,14 +36,14 @@ def part_maps_figure(pictures: np.ndarray, label_maps: np.ndarray, codes: np.nda
     colours = part_colours(len(names))
     for (x, y), picture, labels, code in zip(places, pictures, label_maps, codes, strict=True):
         _draw_parts(figure, (x, y, side), picture, labels, names)
-        step: float = side / len(code)
+        step = side / len(code)
         for part, variant in enumerate(code):
             text = "–" if variant < 0 else str(variant)
             chip_at(figure, text, x + (part + 0.5) * step, y + side + _CODE / 2, colours[part], fontsize=8)
     entry = min(WIDTH / len(names), _ENTRY)
     for label, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        x = WIDTH / 2 + (label - (len(names) - 1) / 2) * entry
-        chip_at(figure, name, x, HEIGHT - _LEGEND / 2, colour, fontsize=8)
+        middle = WIDTH / 2 + (label - (len(names) - 1) / 2) * entry
+        chip_at(figure, name, middle, HEIGHT - _LEGEND / 2, colour, fontsize=8)
     return figure
 
 
