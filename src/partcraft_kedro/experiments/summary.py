@@ -135,8 +135,8 @@ def _ahead(difference: pd.Series, reference: str, title: str) -> str:
     value = difference["difference"]
     if round(value, 3) == 0:
         return f"level with {reference} in {title}"
-    if difference["seeds"] < 2:
-        certainty = "on one seed, which has no interval"
+    if difference["seeds"] < 3:
+        certainty = "on fewer than three seeds, too few for an interval"
     else:
         certainty = "beyond the interval" if difference["excludes_zero"] else "within the interval"
     return f"{'ahead of' if value > 0 else 'behind'} {reference} in {title}, by {abs(value):.3f}, {certainty}"
