@@ -64,7 +64,9 @@ def _draw_parts(
 
 def variants_figure(sheets: list[tuple[str, list[tuple[str, list[np.ndarray]]]]], crops: int) -> Figure:
     """For each part a block with its name; for each variant a row with what is told of it and up to `crops` crops."""
-    figure = new_figure("The commonest variants of each part, by the pictures that are most typical of them")
+    figure = new_figure(
+        "The commonest variants of each part: how many pictures, how alike these are, and the most typical of them"
+    )
     across = min(3, len(sheets))
     down = -(-len(sheets) // across)
     rows = max(1, *(len(variants) for _, variants in sheets))
