@@ -25,7 +25,7 @@ _forks.set_forkserver_preload(
     ]
 )
 
-_RUNNING = re.compile(r"Running node: (\w+)")
+_RUNNING = re.compile(r"Running node: ([\w.]+)")
 _VERSION = re.compile(r"\d{4}-\d\d-\d\dT[\d.]+Z")
 STAGES = ("images", "features", "parts", "prompts", "train", "generate", "evaluate", "report")
 STAGE_OF = {

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from kedro.framework.cli.cli import KedroCLI
 
-from partcraft_kedro.cli import _grid, _params
+from partcraft_kedro.cli import _grid, _name_stages_of_nodes, _params
 from partcraft_kedro.project import lay_out
 
 
@@ -46,6 +46,13 @@ def test_so_it_does_with_one_from_the_shell(monkeypatch) -> None:
 def test_a_name_that_there_is_not_is_told_with_what_may_be_meant(arguments: list[str], told: str) -> None:
     result = kedro(*arguments)
     assert result.exit_code == 1 and told in result.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize("parameter", ["node_names", "from_nodes", "to_nodes"])
+def test_nodes_are_named_with_or_without_their_stage(parameter) -> None:
+    options = {parameter: ["train_adapter", "report.draw_scores"], "tags": ("train",)}
+    _name_stages_of_nodes(options)
+    assert options == {parameter: ["train.train_adapter", "report.draw_scores"], "tags": ("train",)}
 
 
 def test_a_folder_that_kedro_cannot_read_is_told(tmp_path, monkeypatch) -> None:

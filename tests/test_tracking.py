@@ -3,7 +3,7 @@ import pandas as pd
 from kedro.io import DataCatalog, MemoryDataset
 
 from partcraft_kedro.hooks import PartCraftHooks
-from partcraft_kedro.tracking import log_curve
+from partcraft_kedro.tracking import address_of_runs, log_curve
 
 
 def test_curves_are_logged_in_one_batch_and_once_a_run(client, monkeypatch):
@@ -33,3 +33,9 @@ def test_metrics_of_parts_with_any_name_are_logged(client):
     with mlflow.start_run() as run:
         hooks.after_dataset_saved("metrics", {"discovery": {}, "transfer": transfer})
     assert client.get_run(run.info.run_id).data.metrics == {"transfer.birds beak and tail.emr.value": 0.25}
+
+
+def test_runs_are_shown_on_the_pages_of_make_mlflow(client):
+    assert address_of_runs() is None
+    with mlflow.start_run() as run:
+        assert address_of_runs() == f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/"

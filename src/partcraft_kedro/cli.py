@@ -64,6 +64,7 @@ def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Conte
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     try:
         _refuse_unknown_names(context.params)
+        _name_stages_of_nodes(context.params)
         return invoke(context)
     except Exception as error:
         sentence = _sentence(error)
@@ -98,11 +99,25 @@ def _refuse_unknown_names(options: dict[str, Any]) -> None:
         there = [node for name in chosen or ["__default__"] for node in pipelines[name].nodes]
         for kind, names, known in (
             ("tag", tags, {tag for node in there for tag in node.tags}),
-            ("node", nodes, {node.name for node in there}),
+            ("node", nodes, {name for node in there for name in (node.name, _without_stage(node.name))}),
         ):
             for name in names:
                 if name not in known:
                     raise unknown(kind, name, known)
+
+
+def _without_stage(node: str) -> str:
+    return node.rpartition(".")[2]
+
+
+def _name_stages_of_nodes(options: dict[str, Any]) -> None:
+    """Kedro calls a node of a stage `train.train_adapter`; people may leave the stage away."""
+    from kedro.framework.project import pipelines
+
+    full = {_without_stage(node.name): node.name for pipeline in pipelines.values() for node in pipeline.nodes}
+    for parameter in ("node_names", "from_nodes", "to_nodes"):
+        if given := options.get(parameter):
+            options[parameter] = [full.get(name, name) for name in given]
 
 
 def _sentence(error: BaseException) -> str | None:

@@ -20,6 +20,11 @@ from partcraft_kedro.pipelines.train.pipeline import create_pipeline as train
 _OF_A_POINT = ("score_table", "training_samples", "reconstructions_figure", "compositions_figure")
 
 
+def in_namespace(name: str, stage: Pipeline) -> Pipeline:
+    """A stage as a box that opens in kedro-viz; datasets and options keep their names."""
+    return Pipeline(stage, namespace=name, prefix_datasets_with_namespace=False)
+
+
 def register_pipelines() -> dict[str, Pipeline]:
     stages = {
         "images": images(),
@@ -31,14 +36,15 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": evaluate(),
         "report": report(),
     }
+    stages = {name: in_namespace(name, stage) for name, stage in stages.items()}
     up_to = dict(zip(stages, accumulate(stages.values()), strict=True))
-    everything = up_to["report"]
+    everything, sweeps = up_to["report"], in_namespace("experiments", experiments())
     return {
         "__default__": everything,
         **up_to,
-        "report": everything + experiments(),
+        "report": everything + sweeps,
         "point": everything.to_outputs(*_OF_A_POINT),
-        "experiments": experiments(),
+        "experiments": sweeps,
         "download": download(),
         "pretrain": pretrain(),
     }

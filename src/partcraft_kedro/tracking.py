@@ -17,6 +17,19 @@ def active_mlflow() -> Any:
     return mlflow if mlflow.active_run() else None
 
 
+def address_of_runs() -> str | None:
+    """Where MLflow's pages show a run of the active one's experiment, its id put behind; None without an active run.
+
+    A database has no pages of its own: they are where `make mlflow` serves them.
+    """
+    mlflow = active_mlflow()
+    if not mlflow:
+        return None
+    server = mlflow.get_tracking_uri()
+    pages = server if server.startswith("http") else "http://127.0.0.1:5000"
+    return f"{pages}/#/experiments/{mlflow.active_run().info.experiment_id}/runs/"
+
+
 def log_step(step: int, values: dict[str, float]) -> None:
     """Log one point of each curve."""
     if mlflow := active_mlflow():

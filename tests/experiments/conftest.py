@@ -68,6 +68,20 @@ def methods():
 
 
 @pytest.fixture(scope="module")
+def compositions(methods, tmp_path_factory):
+    """Two pictures of every run of `methods`, the second first in turn; the grey says which it is."""
+    folder = tmp_path_factory.mktemp("compositions")
+    rows = []
+    for i, point in enumerate(methods[0].itertuples()):
+        for k, name in enumerate(("a", "b")):
+            path = folder / f"{point.run_id}-{name}.png"
+            Image.new("RGB", (16, 16), (20 * i + 2 * k,) * 3).save(path)
+            picture = {"run_id": point.run_id, "id": name, "turn": 1 - k, "prompt": f"a ${name}$", "path": str(path)}
+            rows.append(picture | {"emr": 0.5, "cosim": 0.5})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
 def samples(methods, tmp_path_factory):
     """Two pictures at three steps of every training of `methods`; the grey of each file says which it is."""
     folder = tmp_path_factory.mktemp("samples")

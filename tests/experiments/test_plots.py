@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from partcraft_kedro.experiments.plots import learning_figure, learning_plot, stages_figure, sweep_figure, sweep_plot
-from partcraft_kedro.experiments.summary import interval_of_mean, summarise_seeds
+from partcraft_kedro.experiments.plots import (
+    compositions_figure,
+    learning_figure,
+    learning_plot,
+    stages_figure,
+    sweep_figure,
+    sweep_plot,
+)
+from partcraft_kedro.experiments.summary import interval_of_mean, summarise_seeds, table_of_sweep
 
 
 def traces_of(figure, group):
@@ -183,3 +190,35 @@ def test_a_user_s_text_is_no_formula_and_no_html(methods, samples, tmp_path):
     plot = sweep_plot(summary)
     assert "$x$ &lt;b&gt;&amp;" in {trace.name for trace in plot.data}
     assert plot.to_html(include_plotlyjs=False).count("</script>") == 1  # the end of its own
+
+
+def test_compositions_are_of_the_same_parts_and_the_lowest_seed(methods, compositions):
+    figure = compositions_figure(methods[0], compositions)
+    rows = np.array(figure.axes).reshape(3, 2)
+    assert [axis.get_title() for axis in rows[0]] == ["a \\$b\\$", "a \\$a\\$"]  # by turn
+    shown = [[axis.images[0].get_array()[0, 0, 0] for axis in row] for row in rows]
+    assert np.array_equal(shown, [[2, 0], [62, 60], [122, 120]])
+
+
+def test_a_prompt_that_one_setting_lacks_is_not_compared(methods, compositions):
+    lacking = compositions[(compositions["run_id"] != "methods-partcraft-0") | (compositions["id"] != "a")]
+    assert len(compositions_figure(methods[0], lacking).axes) == 3
+    assert compositions_figure(methods[0], compositions.assign(prompt=range(18))) is None
+
+
+def test_axes_of_shares_end_at_0_and_1(methods):
+    points, scores = methods
+    wild = scores.assign(value=scores["value"].mask(scores["run_id"] == "methods-partcraft-2", 0.0))
+    summary = summarise_seeds(points, wild, "creatures")
+    assert summary["low"].min() < 0 and summary["high"].max() > 1
+    for axis in sweep_figure(summary).axes[:3]:
+        assert axis.get_ylim()[0] >= 0 and axis.get_ylim()[1] <= 1
+    assert sweep_plot(summary).layout.yaxis.range == (0, 1)
+
+
+def test_two_seeds_are_points_without_an_interval(methods):
+    points, scores = methods
+    summary = summarise_seeds(points[points["seed"] < 2], scores, "creatures")
+    first = next(trace for trace in sweep_plot(summary).data if trace.legendgroup == "partcraft")
+    assert np.isnan(first.error_y.array).all()
+    assert table_of_sweep(summary).loc["partcraft", "reconstruction EMR"] == "0.705 (0.700, 0.710)"

@@ -4,6 +4,7 @@ import pytest
 from scipy import stats
 
 from partcraft_kedro.experiments.summary import (
+    answers,
     compare_with,
     interval_of_mean,
     reference_of,
@@ -176,3 +177,24 @@ def test_every_value_leads_to_its_run(weights):
     assert (row["run_id"], row["adapter_version"]) == ("attention_weight-0.001-2", "version of 0.001 2")
     assert row["composition of 1 EMR"] == pytest.approx(0.7 - 0.1 - 0.08 + 0.03)
     assert "FID" not in table
+
+
+def test_answers_say_what_is_ahead_and_whether_that_is_certain(weights):
+    points, scores = weights
+    emr = (scores["task"] == "reconstruction") & (scores["measure"] == "emr")
+    spoilt = scores.assign(value=scores["value"] - 0.2 * (emr & scores["run_id"].str.contains("-0.001-1")))
+    told = answers(summarise_seeds(points, spoilt, "creatures"), compare_with(points, spoilt, "0.01"), "0.01")
+    assert told[0] == "0.1 is ahead of 0.01 in reconstruction EMR, by 0.050, beyond the interval."
+    assert told[1] == "0.001 is behind 0.01 in reconstruction EMR, by 0.117, within the interval."
+    assert len(told) == 4  # the reference has no sentence
+    two = points[points["seed"] < 2]
+    told = answers(summarise_seeds(two, scores, "creatures"), compare_with(two, scores, "0.01"), "0.01")
+    assert "too few for an interval" in told[0]
+
+
+def test_a_single_setting_is_told_by_what_it_reached(weights):
+    points, scores = weights
+    one = points[points["setting"] == "0.1"]
+    told = answers(summarise_seeds(one, scores, "creatures"), compare_with(one, scores, "0.1"), "0.1")
+    # .7 + .04 / 3; half a width of 4.3027 · .015275 / √3.
+    assert told == ["0.1 reached a reconstruction EMR of 0.713 ± 0.038, a reconstruction judge of 0.613 ± 0.038."]

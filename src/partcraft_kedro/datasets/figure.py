@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from plotly.graph_objects import Figure as PlotlyFigure
 
-from partcraft_kedro.datasets.own import ReadsItsOwn
+from partcraft_kedro.datasets.own import ReadsItsOwn, if_it_is_there
 
 
 class FigureDataset(ReadsItsOwn, MatplotlibDataset):
     """`matplotlib.MatplotlibDataset`, read as the picture that was written."""
+
+    preview = if_it_is_there(MatplotlibDataset.preview)
 
     def _encode(self, data: Figure) -> bytes:
         buffer = BytesIO()
@@ -26,6 +28,8 @@ class FigureDataset(ReadsItsOwn, MatplotlibDataset):
 
 class PlotDataset(ReadsItsOwn, JSONDataset):
     """`plotly.JSONDataset`, read as it was written."""
+
+    preview = if_it_is_there(JSONDataset.preview)
 
     def _encode(self, data: PlotlyFigure) -> bytes:
         return data.to_json().encode()

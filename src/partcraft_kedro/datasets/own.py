@@ -1,6 +1,8 @@
 """Files that a run reads as it wrote them, whatever runs beside it, and that are written whole or not at all."""
 
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,16 @@ def path_of(catalog: DataCatalog, name: str) -> Path:
     dataset = catalog.get(name)
     assert isinstance(dataset, AbstractVersionedDataset)
     return Path(str(dataset._get_load_path()))
+
+
+def if_it_is_there(preview: Callable[..., Any]) -> Callable[..., Any]:
+    """For a dataset's `preview`: nothing of what no run has made yet. kedro-viz would else warn of each such file."""
+
+    @wraps(preview)
+    def preview_or_none(self: Any, *arguments: Any, **options: Any) -> Any:
+        return preview(self, *arguments, **options) if self.exists() else None
+
+    return preview_or_none
 
 
 class ReadsItsOwn:

@@ -3,11 +3,12 @@
 import json
 from io import BytesIO
 
+import numpy as np
 import pandas as pd
 from kedro_datasets._typing import TablePreview
 from kedro_datasets.pandas import ParquetDataset
 
-from partcraft_kedro.datasets.own import ReadsItsOwn
+from partcraft_kedro.datasets.own import ReadsItsOwn, if_it_is_there
 
 
 class TableDataset(ReadsItsOwn, ParquetDataset):
@@ -21,6 +22,14 @@ class TableDataset(ReadsItsOwn, ParquetDataset):
     def _decode(self, content: bytes) -> pd.DataFrame:
         return pd.read_parquet(BytesIO(content))
 
-    def preview(self, nrows: int = 5) -> TablePreview:
-        """The first rows as plain lists."""
-        return json.loads(self.load().head(nrows).to_json(orient="split", double_precision=4))
+    @if_it_is_there
+    def preview(self, nrows: int = 5, by: str | None = None, columns: list[str] | None = None) -> TablePreview:
+        """The first rows as plain lists or, by a column, the best and the worst; of some columns, or of all."""
+        table = self.load()
+        if by:
+            table = table.sort_values(by, ascending=False, kind="stable")
+            table = (
+                table.iloc[np.r_[0 : nrows // 2, len(table) - nrows // 2 : len(table)]] if len(table) > nrows else table
+            )
+        shown = table.head(nrows)[[name for name in columns or table if name in table]]
+        return json.loads(shown.to_json(orient="split", double_precision=4))

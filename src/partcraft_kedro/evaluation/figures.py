@@ -1,96 +1,132 @@
 """Figures of generated pictures and their scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from partcraft_kedro.evaluation.measures import MEASURES, names_with
-from partcraft_kedro.figure_style import COLOURS, bare, figure_of_words
+from partcraft_kedro.evaluation.measures import MEASURES, Measure, names_with
+from partcraft_kedro.figure_style import (
+    COLOURS,
+    blocks,
+    figure_of_words,
+    new_figure,
+    outline,
+    picture_at,
+    text_at,
+)
+
+_LINE = 13  # pixels of a line of small text
+MOST_TRANSFERS = 4
+"""Rows of the figure of transfers: more would be too small to see."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that lends parts, (h, w, 3). lent: the outline's colour and the mask (grid, grid) of each."""
+
+    picture: np.ndarray
+    label: str
+    lent: Sequence[tuple[str, np.ndarray]] = ()
+
+    def draw(self, figure: Figure, x: float, y: float, side: float) -> None:
+        axis = picture_at(figure, self.picture, x, y, side)
+        for colour, mask in self.lent:
+            if mask.any():
+                outline(axis, mask, colour)
+        text_at(figure, self.label, x + side / 2, y + side + 2, fontsize=7, ha="center")
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A composed picture, where it is known (else None) a drawing of what was asked for, and its row of `scores`."""
+
+    sources: Sequence[Source]
+    asked: np.ndarray | None
+    made: np.ndarray
+    scores: Mapping[str, Any]
 
 
 def reconstructions_figure(real: np.ndarray, generated: np.ndarray, scores: pd.DataFrame) -> Figure:
-    """Each original above its reconstruction, with the picture's scores of codes."""
-    columns = len(real)
-    figure = Figure(figsize=(1.5 * columns, 3.8), layout="constrained")
-    axes = figure.subplots(2, columns, squeeze=False)
-    for i, row in enumerate(scores.to_dict("records")):
-        axes[0, i].imshow(real[i])
-        axes[1, i].imshow(generated[i])
+    """Each original beside its reconstruction, with its prompt and the picture's scores of codes."""
+    figure = new_figure("Reconstructions: originals, and what was generated from their prompts alone")
+    side, places = blocks(len(real), wide=3, below=0)
+    for (x, y), original, made, row in zip(places, real, generated, scores.to_dict("records"), strict=True):
+        picture_at(figure, original, x, y, side)
+        picture_at(figure, made, x + side + 2, y, side)
         captions = [MEASURES[name].caption(row) for name in names_with(of_codes=True)]
-        axes[1, i].set_xlabel("\n".join(captions), fontsize=8)
-    axes[0, 0].set_ylabel("original", fontsize=9)
-    axes[1, 0].set_ylabel("generated", fontsize=9)
-    bare(axes)
-    figure.suptitle("Reconstructions: the code of the original is all that the model is told", fontsize=11)
+        told = "\n".join([row["sources"][0], fill(row["prompt"], 24), "", *captions])
+        text_at(figure, told, x + 2 * side + 12, y + side / 2, fontsize=7.5, va="center", linespacing=1.4)
     return figure
 
 
-def compositions_figure(
-    sources: list[list[np.ndarray]],
-    swapped: list[list[str]],
-    asked: list[np.ndarray] | None,
-    generated: np.ndarray,
-    scores: pd.DataFrame,
-) -> Figure:
-    """Each row: the base, the pictures that lend a part (named), what was asked for where that is known, and the
-    composition."""
-    if not sources:
+def compositions_figure(compositions: Sequence[Composition]) -> Figure:
+    """Each composition in a block: its sources, the lent part outlined, what was asked for where that is known, the
+    picture, and the prompt below."""
+    if not compositions:
         return figure_of_words("No compositions of several pictures were made.")
-    lent = max(map(len, sources))
-    columns = lent + 1 + bool(asked)
-    figure = Figure(figsize=(1.7 * columns, 2.0 * len(sources)), layout="constrained")
-    axes = figure.subplots(len(sources), columns, squeeze=False)
-    for r, row in enumerate(scores.to_dict("records")):
-        labels = ["base", *(f"+ {part}" for part in swapped[r])]
-        cells = [*zip(sources[r], labels, strict=True), *[None] * (lent - len(sources[r]))]
-        cells += [(asked[r], "asked for")] if asked else []
-        captions = [MEASURES[name].caption(row) for name in names_with(per_picture=True, headline=True)]
-        cells.append((generated[r], ", ".join(["composed", *captions])))
-        for axis, cell in zip(axes[r], cells, strict=True):
-            if cell is None:
-                axis.set_visible(False)
-            else:
-                axis.imshow(cell[0])
-                axis.set_xlabel(cell[1], fontsize=9, parse_math=False)
-    bare(axes)
-    figure.suptitle("Compositions: parts of several pictures in one", fontsize=11)
+    asked = any(composition.asked is not None for composition in compositions)
+    figure = new_figure(
+        "Compositions: a base with the outlined parts of others; EMR is the share of parts found as asked"
+    )
+    side, places = blocks(len(compositions), wide=4 if asked else 3, below=3 * _LINE)
+    for place, composition in zip(places, compositions, strict=True):
+        _draw_composition(figure, composition, *place, side)
     return figure
 
 
-def transfers_figure(sources: list[np.ndarray], made: np.ndarray, sets: Sequence[str]) -> Figure:
-    """Each row: two pictures, then the first with parts of the second.
+def _draw_composition(figure: Figure, composition: Composition, x: float, y: float, side: float) -> None:
+    """Sources share the width of two pictures."""
+    width = 2 * side / max(len(composition.sources), 2)
+    for i, source in enumerate(composition.sources):
+        source.draw(figure, x + i * width, y + (side - width) / 2, width - 3)
+    captions = [MEASURES[name].caption(composition.scores) for name in names_with(per_picture=True, headline=True)]
+    cells = [Source(composition.made, ", ".join(["composed", *captions]))]
+    if composition.asked is not None:
+        cells.insert(0, Source(composition.asked, "asked for"))
+    for i, cell in enumerate(cells):
+        cell.draw(figure, x + (2 + i) * side + 3, y, side - 3)
+    across = (2 + len(cells)) * side
+    text_at(figure, composition.scores["prompt"], x + across / 2, y + side + _LINE + 4, fontsize=7, ha="center")
 
-    sources: pairs, (2, h, w, 3) each; made: (pairs, sets, h, w, 3); sets: names of what is transferred.
+
+def transfers_figure(pairs: Sequence[tuple[Source, Source]], made: np.ndarray, sets: Sequence[str]) -> Figure:
+    """Each row: two pictures, what is lent outlined in the second, then the first with parts of the second.
+
+    made: (pairs, sets, h, w, 3); sets: names of what is transferred.
     """
-    if not sources:
+    if not pairs:
         return figure_of_words("No transfers were made: see generate.transfers and generate.transferred.")
-    columns = 2 + len(sets)
-    figure = Figure(figsize=(1.5 * columns, 1.5 * len(sources) + 0.6), layout="constrained")
-    axes = figure.subplots(len(sources), columns, squeeze=False)
-    for r, (pair, row) in enumerate(zip(sources, made, strict=True)):
-        for axis, picture in zip(axes[r], [*pair, *row], strict=True):
-            axis.imshow(picture)
-    for axis, title in zip(axes[0], ["A", "B", *(f"A with {names} of B" for names in sets)], strict=True):
-        axis.set_title(fill(title, 18), fontsize=9, parse_math=False)
-    bare(axes)
+    figure = new_figure("Transfers: what is outlined in B, on A")
+    side, places = blocks(len(pairs), wide=2 + len(sets), below=2 * _LINE)
+    for (x, y), pair, row in zip(places, pairs, made, strict=True):
+        cells = [Source(picture, fill(f"A with {names} of B", 26)) for picture, names in zip(row, sets, strict=True)]
+        for i, cell in enumerate([*pair, *cells]):
+            cell.draw(figure, x + i * side, y, side - 4)
     return figure
 
 
 def losses_figure(history: pd.DataFrame) -> Figure:
-    """The training curves."""
-    figure = Figure(figsize=(10, 3), layout="constrained")
+    """The training curves: every logged value, and over them the running mean of ten."""
+    figure = new_figure(layout="constrained")
     titles = {
         "loss_ldm": "diffusion loss",
         "loss_attention": "attention loss",
         "attention_inside": "attention inside the part's mask",
     }
-    for axis, (column, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        axis.plot(history["step"], history[column], color=COLOURS[7])
-        axis.set(title=title, xlabel="step")
-        axis.grid(alpha=0.3)
+    axes = figure.subplot_mosaic([["loss_ldm"] * 2, ["loss_attention", "attention_inside"]])
+    for column, title in titles.items():
+        axes[column].plot(history["step"], history[column], color=COLOURS[7], alpha=0.35)
+        smooth = history[column].rolling(10, min_periods=1, center=True).mean()
+        axes[column].plot(history["step"], smooth, color=COLOURS[7], linewidth=2)
+        axes[column].set(title=title, xlabel="step")
+        axes[column].grid(alpha=0.3)
+        axes[column].spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -99,22 +135,47 @@ def scores_figure(table: pd.DataFrame) -> Figure:
 
     table: the score table's rows that have an interval.
     """
-    measures = [MEASURES[name] for name in dict.fromkeys(table["measure"])]
+    measures = [measure for measure in MEASURES.values() if measure.name in set(table["measure"])]
     if not measures:
         return figure_of_words("No picture could be scored: no part shows in any.")
-    figure = Figure(figsize=(4 * len(measures), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(measures), squeeze=False)[0]
-    for axis, measure in zip(axes, measures, strict=True):
-        rows = table[table["measure"] == measure.name].reset_index(drop=True)
-        x = np.arange(len(rows))
-        errors = np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
-        axis.bar(x, rows["value"], yerr=errors, color=COLOURS[2], capsize=3, label="generated")
-        axis.scatter(x, rows["ceiling"].astype(float), marker="_", s=500, color=COLOURS[3], label="ceiling")
-        axis.scatter(x, rows["floor"].astype(float), marker="_", s=500, color=COLOURS[5], label="floor")
-        axis.set_xticks(x, rows["task"], rotation=30, ha="right", fontsize=8)
-        axis.set_title(measure.title)
-        if measure.bounded:
-            axis.set_ylim(0, 1.05)
+    tasks = list(dict.fromkeys(table["task"]))[::-1]  # the first on top
+    figure = new_figure(layout="constrained")
+    columns = min(3, len(measures))
+    axes = figure.subplots(-(-len(measures) // columns), columns, squeeze=False, sharey=True).ravel()
+    for axis, measure in zip(axes, measures, strict=False):
+        _draw_between(axis, measure, table[table["measure"] == measure.name], tasks)
+    for axis in axes[len(measures) :]:
+        axis.remove()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False, markerscale=0.4)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return figure
+
+
+def _draw_between(axis: Axes, measure: Measure, rows: pd.DataFrame, tasks: list[str]) -> None:
+    """One measure: a row for each task, a bar from floor to ceiling, and the value with its interval on it.
+
+    The axis is as wide as what is on it: of a floor of .88 and a ceiling of 1 the way between them is what counts.
+    """
+    y = rows["task"].map(tasks.index).to_numpy()
+    axis.use_sticky_edges = False  # room beside the outermost mark
+    floor, ceiling = rows["floor"].astype(float), rows["ceiling"].astype(float)
+    axis.barh(y, ceiling - floor, left=floor, height=0.5, color="#e4e4e4", label="from floor to ceiling")
+    for bound, name, colour in ((floor, "floor", COLOURS[5]), (ceiling, "ceiling", COLOURS[3])):
+        axis.scatter(bound, y, marker="|", s=150, linewidth=2.5, color=colour, label=name)
+    errors = np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
+    axis.errorbar(rows["value"], y, xerr=errors, fmt="o", color=COLOURS[7], capsize=3, label="generated, 95% interval")
+    for place, value in zip(y, rows["value"], strict=True):
+        axis.annotate(f"{value:.2f}", (value, place), (0, 6), textcoords="offset points", fontsize=8, ha="center")
+    axis.set_yticks(range(len(tasks)), [_in_words(task) for task in tasks], fontsize=8)
+    axis.set_ylim(-0.6, len(tasks) - 0.3)
+    if measure.bounded:
+        left, right = axis.get_xlim()
+        axis.set_xlim(max(left, -0.05), min(right, 1.05))
+    axis.set_title(measure.title, fontsize=11)
+    axis.grid(alpha=0.3, axis="x")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _in_words(task: str) -> str:
+    """composition of 2 → composition of 2 pictures."""
+    return task + {"1": " picture"}.get(task[-1], " pictures") if task[-1].isdigit() else task

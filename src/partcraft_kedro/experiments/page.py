@@ -24,14 +24,18 @@ def render_page(
     points: pd.DataFrame,
     scores: pd.DataFrame,
     samples: pd.DataFrame,
+    compositions: pd.DataFrame,
     options: Mapping[str, Mapping[str, object]],
+    runs_address: str | None = None,
 ) -> str:
-    """The page as text. points, scores: as in `summary`; samples: as in `plots`, may be empty.
+    """The page as text. points, scores: as in `summary`; samples, compositions: as in `plots`, may be empty.
 
-    options: for each sweep what all of its runs share, by dotted name.
+    options: for each sweep what all of its runs share, by dotted name; runs_address: where MLflow shows a run whose id
+    is put behind it.
     """
+    pictures = samples, compositions
     sections = [
-        _section(dataset, of_sweep, scores, samples, options[name])
+        _section(dataset, of_sweep, scores, pictures, options[name])
         for name, of_sweep in points.groupby("sweep", sort=False)
     ]
     templates = Environment(
@@ -42,7 +46,7 @@ def render_page(
         lstrip_blocks=True,
     )
     page = templates.get_template("page.html.j2")
-    return page.render(dataset=dataset, sections=sections, plotly=Markup(get_plotlyjs()))
+    return page.render(dataset=dataset, sections=sections, plotly=Markup(get_plotlyjs()), runs_address=runs_address)
 
 
 def differences(dataset: str, options: Mapping[str, object]) -> list[str]:
@@ -74,14 +78,19 @@ def differences(dataset: str, options: Mapping[str, object]) -> list[str]:
 
 
 def _section(
-    dataset: str, points: pd.DataFrame, scores: pd.DataFrame, samples: pd.DataFrame, options: Mapping[str, object]
+    dataset: str,
+    points: pd.DataFrame,
+    scores: pd.DataFrame,
+    pictures: tuple[pd.DataFrame, pd.DataFrame],
+    options: Mapping[str, object],
 ) -> dict:
-    """What the template shows of one sweep."""
+    """What the template shows of one sweep. pictures: samples and compositions."""
+    samples, compositions = pictures
     seeds = summary.summarise_seeds(points, scores, dataset)
     reference = summary.reference_of(points)
     comparison = summary.compare_with(points, scores, reference)
     pictured = seeds[seeds["measure"].isin(names_with(per_picture=True, compared=True))]
-    stages, learning = plots.stages_figure(points, samples), plots.learning_plot(points, samples)
+    stages, composed = plots.stages_figure(points, samples), plots.compositions_figure(points, compositions)
     return {
         "name": points["sweep"].iloc[0],
         "varied": points["option"].iloc[0],
@@ -92,13 +101,16 @@ def _section(
         "pictures": pictured.groupby("task", sort=False)["n"].min().astype(int).to_dict(),
         "held": {name: _text(value) for name, value in options.items()},
         "differences": differences(dataset, options),
+        "answers": summary.answers(seeds, comparison, reference),
+        "headlines": summary.table_of_answers(seeds),
         "table": summary.table_of_sweep(seeds).reset_index(),
         "sources": {letter: SOURCES[letter] for letter in sorted(seeds["source"].dropna().unique())},
         "notes": _columns_by_note(seeds),
         "reference": reference,
         "comparison": summary.table_of_differences(comparison).reset_index(),
-        "scores": _inline(plots.sweep_plot(seeds)),
-        "learning": _inline(learning) if learning else None,
+        "scores": [_inline(plot) for plot in plots.sweep_plots(seeds)],
+        "learning": [_inline(plot) for plot in plots.learning_plots(points, samples)],
+        "composed": _inline_png(composed) if composed else None,
         "stages": _inline_png(stages) if stages else None,
         "points": summary.table_of_points(points, scores).map(_cell),
     }

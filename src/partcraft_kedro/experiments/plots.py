@@ -19,14 +19,16 @@ from plotly.subplots import make_subplots
 
 from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.experiments.summary import interval_of_mean
-from partcraft_kedro.figure_style import part_colours
+from partcraft_kedro.figure_style import COLOURS, bare, new_figure
 from partcraft_kedro.images.decoding import load_pictures
 
-_COLOURS = [colour for colour in part_colours(9) if colour != "#f0e442"]  # yellow is lost on white
+_COLOURS = [colour for colour in COLOURS if colour != "#f0e442"]  # yellow is lost on white
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "triangle-left")
 _CELL = 128  # pixels of a picture in the figure of stages
 _MOST_STAGES = 8
+_MOST_COMPOSITIONS = 6
+_FEWEST_SEEDS = 3  # of an interval: of two it is wider than all that can be
 _INK = "#555555"
 
 
@@ -78,6 +80,18 @@ class _Panel:
     seed_shift: float = 0
     ticks: dict[float, str] = field(default_factory=dict)
     bounds: list[tuple[str, float, float, float]] = field(default_factory=list)
+    bounded: bool = True
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Of the axis of values, as wide as what is on it, and never beyond 0 and 1; None where it is not bounded."""
+        if not self.bounded:
+            return None
+        parts = [(of.mean, of.low, of.high, of.published, of.single["values"]) for of in self.series]
+        values = np.concatenate([*(part for of_one in parts for part in of_one), [value for *_, value in self.bounds]])
+        low, high = np.nanmin(values), np.nanmax(values)
+        margin = 0.05 * (high - low) + 0.005
+        return max(0.0, float(low - margin)), min(1.0, float(high + margin))
 
 
 def sweep_figure(summary: pd.DataFrame) -> Figure:
@@ -94,6 +108,11 @@ def sweep_plot(summary: pd.DataFrame) -> go.Figure:
     return _plot(_panels_of_sweep(summary))
 
 
+def sweep_plots(summary: pd.DataFrame) -> list[go.Figure]:
+    """`sweep_plot` in pieces, one for each measure, for pages of any width."""
+    return [_plot([panel]) for panel in _panels_of_sweep(summary)]
+
+
 def learning_figure(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     """The pictures sampled while training by every measure of codes, over steps, for each setting of one sweep, mean
     over seeds with 95% interval; none without samples.
@@ -102,6 +121,11 @@ def learning_figure(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | Non
     """
     panels = _panels_of_learning(points, samples)
     return _draw(panels) if panels else None
+
+
+def learning_plots(points: pd.DataFrame, samples: pd.DataFrame) -> list[go.Figure]:
+    """`learning_plot` in pieces, one for each measure, for pages of any width."""
+    return [_plot([panel]) for panel in _panels_of_learning(points, samples)]
 
 
 def learning_plot(points: pd.DataFrame, samples: pd.DataFrame) -> go.Figure | None:
@@ -124,11 +148,9 @@ def stages_figure(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     settings = list(dict.fromkeys(shown["setting"]))
     steps = np.unique(shown["step"])
     steps = steps[np.unique(np.linspace(0, len(steps) - 1, _MOST_STAGES).round().astype(int))]
-    figure = Figure(figsize=(1.5 * (len(steps) + 1) + 1.2, 1.75 * len(settings) + 0.5), layout="constrained")
+    figure = new_figure(layout="constrained")
     axes = figure.subplots(len(settings), len(steps) + 1, squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+    bare(axes)
     for row, setting in zip(axes, settings, strict=True):
         of_setting = shown[shown["setting"] == setting].set_index("step")
         row[0].imshow(_load(of_setting["source_path"].iloc[0]))
@@ -141,6 +163,36 @@ def stages_figure(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
                 axis.set_xlabel("\n".join(captions), fontsize=8)
     for axis, title in zip(axes[0], ["real picture", *(f"step {step:,}" for step in steps)], strict=True):
         axis.set_title(title, fontsize=9)
+    return figure
+
+
+def compositions_figure(points: pd.DataFrame, compositions: pd.DataFrame) -> Figure | None:
+    """What each setting of one sweep composed of the same parts, from the same noise: a row for each setting, a column
+    for each prompt, of the lowest seed. None if there is no prompt that all of them drew.
+
+    compositions: one row a picture, with the columns run_id, id, turn (which come first), prompt, path,
+    and the measures of codes.
+    """
+    shown = points[points["seed"] == points["seed"].min()].merge(compositions, on="run_id")
+    settings = list(dict.fromkeys(shown["setting"]))
+    drawn_by = shown.groupby(["id", "prompt"], sort=False)["setting"].nunique()
+    common = shown.set_index(["id", "prompt"])[(drawn_by == len(settings)).reindex(shown[["id", "prompt"]]).to_numpy()]
+    keys = list(dict.fromkeys(common.sort_values("turn", kind="stable").index))[:_MOST_COMPOSITIONS]
+    if not keys:
+        return None
+    figure = new_figure(layout="constrained")
+    axes = figure.subplots(len(settings), len(keys), squeeze=False)
+    bare(axes)
+    names = names_with(of_codes=True, headline=True)
+    for row, setting in zip(axes, settings, strict=True):
+        of_setting = common[common["setting"] == setting]
+        row[0].set_ylabel(_for_print(_wrap(setting, 20)), fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
+        for axis, key in zip(row, keys, strict=True):
+            picture = of_setting.loc[[key]].iloc[0]
+            axis.imshow(_load(picture["path"]))
+            axis.set_xlabel("\n".join(MEASURES[name].caption(picture) for name in names), fontsize=8)
+    for axis, (_, prompt) in zip(axes[0], keys, strict=True):
+        axis.set_title(_for_print(_wrap(prompt, 22)), fontsize=7)
     return figure
 
 
@@ -196,6 +248,7 @@ def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
         panel = _Panel(
             MEASURES[measure].title, f"{option} (log scale)" if numbers else "", series, joined=bool(numbers)
         )
+        panel.bounded = MEASURES[measure].bounded
         panel.seed_shift = 0.3 * width / len(labels)
         panel.ticks = {x: _wrap(name, 16) for name, x in places.items()}
         if not numbers:
@@ -221,6 +274,8 @@ def _positions(settings: np.ndarray) -> dict[str, float] | None:
 
 
 def _series(label: str, rows: pd.DataFrame) -> _Series:
+    few = rows["values"].map(len) < _FEWEST_SEEDS
+    rows = rows.assign(low=rows["low"].mask(few), high=rows["high"].mask(few))
     numbers = {name: rows[name].to_numpy(float) for name in ("x", "mean", "low", "high", "published")}
     single = rows[["x", "values", "run_ids"]].explode(["values", "run_ids"]).astype({"values": float})
     return _Series(label, **numbers, single=single)
@@ -243,7 +298,8 @@ def _panels_of_learning(points: pd.DataFrame, samples: pd.DataFrame) -> list[_Pa
                 rows.append(row | {"values": values.tolist(), "run_ids": of_step["run_id"].tolist()})
             series.append(_series(setting, pd.DataFrame(rows)))
         title = f"{MEASURES[measure].title} of sampled pictures"
-        panels.append(_Panel(title, "training step", series, joined=True, band=True))
+        bounded = MEASURES[measure].bounded
+        panels.append(_Panel(title, "training step", series, joined=True, band=True, bounded=bounded))
     return panels
 
 
@@ -254,14 +310,14 @@ def _styles(panels: list[_Panel]) -> dict[str, int]:
 
 
 def _grid(panels: list[_Panel]) -> tuple[int, int]:
-    """Rows and columns of panels: curves two abreast, settings side by side take the whole width."""
-    columns = 2 if panels[0].joined and len(panels) > 1 else 1
+    """Rows and columns of panels: two abreast, but settings side by side take the whole width where there is room."""
+    columns = 2 if len(panels) > (1 if panels[0].joined else 2) else 1
     return -(-len(panels) // columns), columns
 
 
 def _draw(panels: list[_Panel]) -> Figure:
     styles, (rows, columns) = _styles(panels), _grid(panels)
-    figure = Figure(figsize=(11.6, 3.4 * rows + 0.8), layout="constrained")
+    figure = new_figure(layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
         for series in panel.series:
@@ -282,6 +338,8 @@ def _draw(panels: list[_Panel]) -> Figure:
         for name, start, end, value in panel.bounds:
             axis.plot([start, end], [value, value], color=_INK, linestyle=_KEYS[name].linestyle, linewidth=1.2)
         axis.set(title=panel.title, xlabel=panel.x_title)
+        if panel.limits:
+            axis.set_ylim(panel.limits)
         if panel.ticks:
             axis.set_xticks(list(panel.ticks), map(_for_print, panel.ticks.values()), fontsize=8)
         axis.grid(alpha=0.3, axis="y")
@@ -306,7 +364,7 @@ def _plot(panels: list[_Panel]) -> go.Figure:
     ]
     titles = [panel.title for panel in panels]
     height = 330 * rows + 120
-    spacing = {"horizontal_spacing": 0.08, "vertical_spacing": 90 / (height - 190)}
+    spacing = {"horizontal_spacing": 0.08, "vertical_spacing": 90 / (height - 190) if rows > 1 else 0}
     figure = make_subplots(rows, columns, specs=specs, subplot_titles=titles, **spacing)
     for i, panel in enumerate(panels):
         place = {"row": 1 + i // columns, "col": 1 + i % columns, "showlegend": False}
@@ -316,6 +374,8 @@ def _plot(panels: list[_Panel]) -> go.Figure:
             line = {"line_color": _INK, "line_dash": _KEYS[name].dash, "line_width": 1.5, "legendgroup": name}
             hover = {"hovertemplate": f"{name}: %{{y:.3f}}<extra></extra>"}
             figure.add_scatter(x=[start, end], y=[value, value], mode="lines", **line, **hover, **place)
+        if panel.limits:
+            figure.update_yaxes(range=panel.limits, row=place["row"], col=place["col"])
         figure.update_xaxes(title_text=panel.x_title, tickangle=0, row=place["row"], col=place["col"])
         if panel.ticks:
             texts = list(map(_for_plotly, panel.ticks.values()))

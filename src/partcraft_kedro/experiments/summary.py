@@ -115,6 +115,47 @@ def compare_with(points: pd.DataFrame, scores: pd.DataFrame, reference_setting: 
     return pd.DataFrame(rows, columns=columns)
 
 
+_ANSWERED = (("reconstruction", "emr"), ("composition", "emr"))  # the task and measure of what sentences tell
+_TABULATED = (*_ANSWERED, ("reconstruction", "judge"))  # and of what the first table has
+
+
+def answers(summary: pd.DataFrame, comparison: pd.DataFrame, reference: str) -> list[str]:
+    """What a sweep found, in a sentence for each setting. summary, comparison: rows of one sweep."""
+    sentences = []
+    for setting in summary["setting"].unique():
+        of = comparison[comparison["setting"] == setting].set_index(["task", "measure"])
+        told = [_ahead(of.loc[key], reference, title_of(*key)) for key in _ANSWERED if key in of.index]
+        if told:
+            sentences.append(f"{setting} is {'; '.join(told)}.")
+    return sentences or [f"{_reached(summary)}."]
+
+
+def _ahead(difference: pd.Series, reference: str, title: str) -> str:
+    """ahead of 0.01 in reconstruction EMR, by 0.050, beyond the interval"""
+    value = difference["difference"]
+    if round(value, 3) == 0:
+        return f"level with {reference} in {title}"
+    if difference["seeds"] < 3:
+        certainty = "on fewer than three seeds, too few for an interval"
+    else:
+        certainty = "beyond the interval" if difference["excludes_zero"] else "within the interval"
+    return f"{'ahead of' if value > 0 else 'behind'} {reference} in {title}, by {abs(value):.3f}, {certainty}"
+
+
+def _reached(summary: pd.DataFrame) -> str:
+    """partcraft reached a reconstruction EMR of 0.916 ± 0.005"""
+    table = table_of_answers(summary)
+    told = [f"a {name} of {table[name].iloc[0]}" for name in table.columns[2:] if not name.endswith(", paper")]
+    return f"{table['setting'].iloc[0]} reached {', '.join(told)}"
+
+
+def table_of_answers(summary: pd.DataFrame) -> pd.DataFrame:
+    """`table_of_sweep` in its few most important columns, the setting a column too."""
+    kept = [column for key in _TABULATED for column in (title_of(*key), f"{title_of(*key)}, paper")]
+    table = table_of_sweep(summary)
+    return table[["seeds", *(column for column in kept if column in table)]].reset_index()
+
+
 def table_of_sweep(summary: pd.DataFrame) -> pd.DataFrame:
     """One sweep for people: a row a setting, a column a measure, `mean ± half the interval's width`.
 
@@ -125,7 +166,7 @@ def table_of_sweep(summary: pd.DataFrame) -> pd.DataFrame:
     for (task, measure), name in column_titles().items():
         rows = summary[(summary["task"] == task) & (summary["measure"] == measure)].set_index("setting")
         if rows["mean"].notna().any():
-            table[name] = _show(rows["mean"], rows["low"])
+            table[name] = _show(rows["mean"], rows["low"].mask(rows["seeds"] < 3), seeds=rows["values"])
         if rows["published"].notna().any():
             table[f"{name}, paper"] = _show(rows["published"]) + " [" + rows["source"] + "]"
     return table.fillna("–")
@@ -169,15 +210,18 @@ def _papers_own(option: str) -> bool:
     return set(option.split(", ")) <= _PAPER_VARIES
 
 
-def _show(means: pd.Series, lows: pd.Series | None = None, sign: str = "") -> pd.Series:
-    """Text of means and, where there is one, half the width of their interval; None where there is no mean."""
+def _show(means: pd.Series, lows: pd.Series | None = None, sign: str = "", seeds: pd.Series | None = None) -> pd.Series:
+    """Text of means and, where there is one, half the width of their interval, or else the values of two seeds; None
+    where there is no mean."""
 
-    def show(mean: float, low: float) -> str | None:
+    def show(mean: float, low: float, values: list[float]) -> str | None:
         if np.isnan(mean):
             return None
         digits = 3 if abs(mean) < 10 else 2
-        return f"{mean:{sign}.{digits}f}" + ("" if np.isnan(low) else f" ± {mean - low:.{digits}f}")
+        single = f" ({', '.join(f'{value:.{digits}f}' for value in values)})" if len(values) == 2 else ""
+        return f"{mean:{sign}.{digits}f}" + (single if np.isnan(low) else f" ± {mean - low:.{digits}f}")
 
     lows = means * np.nan if lows is None else lows
-    texts = [show(mean, low) for mean, low in zip(means, lows, strict=True)]
+    values = [[]] * len(means) if seeds is None else seeds
+    texts = [show(*of_setting) for of_setting in zip(means, lows, values, strict=True)]
     return pd.Series(texts, index=means.index, dtype=object)

@@ -1,56 +1,88 @@
 """Figures of discovered parts."""
 
 from collections.abc import Sequence
-from textwrap import fill
 
 import numpy as np
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image
 
-from partcraft_kedro.figure_style import bare, part_colours
+from partcraft_kedro.figure_style import (
+    HEIGHT,
+    WIDTH,
+    blocks,
+    chip_at,
+    new_figure,
+    outline,
+    part_colours,
+    picture_at,
+    text_at,
+)
+from partcraft_kedro.images.crops import deepest, largest_piece
 
-_CELL = 92  # pixels of a crop on a sheet of variants, its margin included
+_CODE = 26  # pixels of a code under its picture
+_LEGEND = 30  # pixels of the legend under all
+_ENTRY = 130  # pixels from one name of the legend to the next
+_HEADING = 26  # pixels above a part's variants
+_TOKENS = 102  # pixels of what is told of a variant beside its crops
 
 
 def part_maps_figure(pictures: np.ndarray, label_maps: np.ndarray, codes: np.ndarray, names: Sequence[str]) -> Figure:
-    """The paper's Fig. 1: each picture, its part map, and its code. names: of the labels, background first."""
-    columns = len(pictures)
-    figure = Figure(figsize=(1.9 * columns, 5.0), layout="constrained")
-    axes = figure.subplots(2, columns, squeeze=False)
+    """The paper's Fig. 1: each picture, its parts outlined and named in it, and its code, a box for each part.
+
+    names: of the labels, background first.
+    """
+    figure = new_figure("Discovered parts; below, the code: which variant each of them is")
+    side, places = blocks(len(pictures), wide=1, below=_CODE, bottom=_LEGEND)
     colours = part_colours(len(names))
-    for i in range(columns):
-        axes[0, i].imshow(pictures[i])
-        axes[1, i].imshow(label_maps[i], cmap=ListedColormap(colours), vmin=-0.5, vmax=len(names) - 0.5)
-        code = ", ".join("–" if k < 0 else str(k) for k in codes[i])
-        axes[1, i].set_xlabel(fill(f"[{code}]", 24), fontsize=8)
-    bare(axes)
-    handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(names), 9), fontsize=8, frameon=False)
-    figure.suptitle("Discovered parts and their codes [background, part 1, …]", fontsize=11)
+    for (x, y), picture, labels, code in zip(places, pictures, label_maps, codes, strict=True):
+        _draw_parts(figure, (x, y, side), picture, labels, names)
+        step = side / len(code)
+        for part, variant in enumerate(code):
+            text = "–" if variant < 0 else str(variant)
+            chip_at(figure, text, x + (part + 0.5) * step, y + side + _CODE / 2, colours[part], fontsize=8)
+    entry = min(WIDTH / len(names), _ENTRY)
+    for label, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        middle = WIDTH / 2 + (label - (len(names) - 1) / 2) * entry
+        chip_at(figure, name, middle, HEIGHT - _LEGEND / 2, colour, fontsize=8)
     return figure
 
 
+def _draw_parts(
+    figure: Figure, place: tuple[int, int, int], picture: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> None:
+    """A picture at (x, y, side) with the outline of every part, and its name where the part is widest."""
+    axis, (x, y, side) = picture_at(figure, picture, *place), place
+    patch = side / len(labels)
+    for label, colour in list(enumerate(part_colours(len(names))))[1:]:
+        mask = labels == label
+        if mask.any():
+            outline(axis, mask, colour)
+            row, column, _ = deepest(largest_piece(mask))
+            middle = (x + (column + 0.5) * patch, y + (row + 0.5) * patch)
+            chip_at(figure, names[label], *middle, colour, fontsize=6.5)
+
+
 def variants_figure(sheets: list[tuple[str, list[tuple[str, list[np.ndarray]]]]], crops: int) -> Figure:
-    """For each part a block with its name; for each variant a row with its token and up to `crops` crops."""
+    """For each part a block with its name; for each variant a row with what is told of it and up to `crops` crops."""
+    figure = new_figure(
+        "The commonest variants of each part: how many pictures, how alike these are, and the most typical of them"
+    )
     across = min(3, len(sheets))
     down = -(-len(sheets) // across)
     rows = max(1, *(len(variants) for _, variants in sheets))
-    figure = Figure(figsize=(across * (0.8 * crops + 0.8), down * (0.8 * rows + 0.5)), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False)
-    for axis, (name, variants) in zip(axes.flat, sheets, strict=False):
-        # One picture a block: an axis for each crop would take matplotlib ten seconds to lay out.
-        canvas = np.full((rows * _CELL, crops * _CELL, 3), 255, np.uint8)
-        for r, (_, pictures) in enumerate(variants):
+    top = HEIGHT - down * ((HEIGHT - 34) // down)
+    width, height = WIDTH // across, (HEIGHT - top) // down
+    cell = min((width - _TOKENS - 12) // crops, (height - _HEADING - 4) // rows)
+    for number, (name, variants) in enumerate(sheets):
+        x, y = number % across * width, top + number // across * height
+        text_at(figure, name, x + _TOKENS, y + _HEADING / 2, fontsize=10, va="center", weight="bold")
+        # One picture a block: matplotlib takes ten seconds for as many axes as there are crops.
+        canvas = np.full((max(rows, crops) * cell, max(rows, crops) * cell, 3), 255, np.uint8)
+        for r, (told, pictures) in enumerate(variants):
+            middle = y + _HEADING + (r + 0.5) * cell
+            text_at(figure, told, x + _TOKENS - 8, middle, fontsize=6.5, ha="right", va="center")
             for c, picture in enumerate(pictures):
-                size = _CELL - 4
-                shrunk = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)
-                canvas[r * _CELL : r * _CELL + size, c * _CELL : c * _CELL + size] = np.asarray(shrunk)
-        axis.imshow(canvas)
-        axis.set_title(name, fontsize=11)
-    bare(axes)
-    for axis, (_, variants) in zip(axes.flat, sheets, strict=False):
-        axis.set_yticks([(r + 0.5) * _CELL for r in range(len(variants))], [token for token, _ in variants], fontsize=8)
-        axis.tick_params(length=0)
+                shrunk = Image.fromarray(picture).resize((cell - 4, cell - 4), Image.Resampling.BICUBIC)
+                canvas[r * cell : (r + 1) * cell - 4, c * cell : (c + 1) * cell - 4] = np.asarray(shrunk)
+        picture_at(figure, canvas, x + _TOKENS, y + _HEADING, len(canvas))
     return figure

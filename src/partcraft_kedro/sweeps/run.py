@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.pipelines.experiments.pipeline import SWEEPS
+from partcraft_kedro.pipelines.experiments.nodes import SWEEPS
 from partcraft_kedro.stages import Workfolder
 from partcraft_kedro.sweeps.book import Book
 from partcraft_kedro.sweeps.plan import Plan
@@ -87,11 +87,8 @@ def _run_all(processes: list[Process], total: int, parallel: int | None, gpus: l
 def _report(name: str, folder: Path, command: Command, run_id: str) -> None:
     """The sweep's tables and figures, into its folder and its MLflow run."""
     log = folder / "report.txt"
-    outputs = ["sweep_summary", "experiments_page"]
-    if name in SWEEPS:
-        outputs.append(f"{name}_figure")
-    if name == "methods":
-        outputs.append("learning_figure")
+    figure = f"{name}_figure" if name in SWEEPS else "own_sweep_figure"
+    outputs = ["sweep_summary", "experiments_page", "learning_figure", figure]
     run = {"pipelines": "experiments", "to_outputs": ",".join(outputs)}
     process = command.start(run, "", {}, {"MLFLOW_RUN_ID": run_id, "PARTCRAFT_RUN_NAME": folder.name}, log)
     if process.wait() != 0:

@@ -6,9 +6,6 @@ from kedro.pipeline import Node, Pipeline
 
 from partcraft_kedro.pipelines.experiments import nodes
 
-SWEEPS = ("attention_weight", "methods", "break_a_scene")
-"""The sweeps of the paper, each with a figure of its own."""
-
 
 def create_pipeline() -> Pipeline:
     return Pipeline(
@@ -16,7 +13,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 nodes.collect_points,
                 "params:stages",
-                ["sweep_points", "sweep_scores", "sweep_samples", "sweep_options"],
+                ["sweep_points", "sweep_scores", "sweep_samples", "sweep_compositions", "sweep_options"],
                 name="collect_points",
             ),
             Node(
@@ -32,8 +29,9 @@ def create_pipeline() -> Pipeline:
                     [f"{name}_figure", f"{name}_plot"],
                     name=f"draw_{name}",
                 )
-                for name in SWEEPS
+                for name in nodes.SWEEPS
             ),
+            Node(nodes.draw_own_sweep, "sweep_summary", ["own_sweep_figure", "own_sweep_plot"], name="draw_own_sweep"),
             Node(
                 nodes.draw_learning,
                 ["sweep_points", "sweep_samples", "params:stages"],
@@ -42,7 +40,14 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.write_page,
-                ["sweep_points", "sweep_scores", "sweep_samples", "sweep_options", "params:stages"],
+                [
+                    "sweep_points",
+                    "sweep_scores",
+                    "sweep_samples",
+                    "sweep_compositions",
+                    "sweep_options",
+                    "params:stages",
+                ],
                 "experiments_page",
                 name="write_page",
             ),

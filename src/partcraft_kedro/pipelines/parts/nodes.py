@@ -9,7 +9,7 @@ from PIL import Image
 
 from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.images import readers
-from partcraft_kedro.images.crops import crop_to
+from partcraft_kedro.images.crops import crop_to, crop_within, largest_piece
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions, PartsOptions
 from partcraft_kedro.parts import figures, names
@@ -21,7 +21,8 @@ _WORK = "partcraft_kedro.pipelines.parts.work"
 DISCOVERY = Stage("discovery", "05_model_input", version=3, work=f"{_WORK}.discovery")
 LABELLING = Stage("labels", "05_model_input", version=3, work=f"{_WORK}.labelling")
 _SHOWN = 128  # pixels of a picture in a figure
-_VARIANTS, _CROPS = 6, 5  # shown of each part, and of each variant
+_VARIANTS, _VARIANTS_OF_MANY = 6, 4  # shown of each part, of six parts at most and of more
+_CROPS = 5  # shown of each variant
 
 
 def discover_parts(features: StageRef, records: pd.DataFrame, parts: PartsOptions, stages: Stages) -> Path:
@@ -112,23 +113,49 @@ def draw_part_maps(
 
 
 def draw_variants(
-    records: pd.DataFrame, codes: pd.DataFrame, part_masks: Path, part_names: dict[int, str], stages: Stages
+    records: pd.DataFrame,
+    codes: pd.DataFrame,
+    part_masks: Path,
+    part_names: dict[int, str],
+    discovery_scores: dict,
+    stages: Stages,
 ) -> Figure:
     """For each part its commonest variants, each by crops of the pictures that are nearest to its centroid."""
     label_maps = load_label_maps(part_masks)
     code, cosine = np.stack(codes["code"]), np.stack(codes["cosine"])
     sheets = []
     for part, heading in zip(part_names, _headings(part_names), strict=True):
-        variants = pd.Series(code[:, part][code[:, part] >= 0]).value_counts().head(_VARIANTS)
+        looks = _looks(records, discovery_scores["matching"].get(str(part)))
+        most = _VARIANTS if len(part_names) <= 6 else _VARIANTS_OF_MANY
+        variants = pd.Series(code[:, part][code[:, part] >= 0]).value_counts().head(most)
         rows = []
         for variant, count in variants.items():
             members = np.flatnonzero(code[:, part] == variant)
             nearest = members[np.argsort(-cosine[members, part], kind="stable")][:_CROPS]
             pictures = load_pictures([stages.root / records["path"].iloc[row] for row in nearest], 2 * _SHOWN)
-            crops = [crop_to(*shown) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
-            rows.append((f"[{part},{variant}]\n{count}×", crops))
+            crops = [_crop(part, *shown) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
+            agreement = (
+                _agreement(looks, members) if looks is not None else f"cosine\n{cosine[members, part].mean():.2f}"
+            )
+            rows.append((f"[{part},{variant}] {count}×\n{agreement}", crops))
         sheets.append((heading, rows))
     return figures.variants_figure(sheets, _CROPS)
+
+
+def _crop(part: int, picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A part without its stray patches; of the background, which surrounds everything, a square that holds no part."""
+    return crop_to(picture, largest_piece(mask)) if part else crop_within(picture, mask)
+
+
+def _looks(records: pd.DataFrame, label: str | None) -> pd.Series | None:
+    """The true look of a label in each picture; None where it is not known."""
+    return records[label] if "world" in records and label else None
+
+
+def _agreement(looks: pd.Series, members: np.ndarray) -> str:
+    """The commonest look of some pictures, and how many of them have it: plain green, 97%."""
+    counts = looks.iloc[members].value_counts()
+    return f"{counts.index[0]}\n{counts.iloc[0] / len(members):.0%}"
 
 
 def _headings(part_names: dict[int, str]) -> list[str]:

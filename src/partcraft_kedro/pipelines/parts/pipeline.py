@@ -35,7 +35,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.draw_variants,
-                ["records", "codes", "part_masks", "part_names", "params:stages"],
+                ["records", "codes", "part_masks", "part_names", "discovery_scores", "params:stages"],
                 "variants_figure",
                 name="draw_variants",
             ),

@@ -1,6 +1,8 @@
 """Pictures and tables of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,8 +10,10 @@ from matplotlib.figure import Figure
 
 from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.evaluation import figures
+from partcraft_kedro.figure_style import part_colours
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions
+from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stages
 
@@ -38,6 +42,7 @@ def draw_reconstructions(
 def draw_compositions(
     scores: pd.DataFrame,
     records: pd.DataFrame,
+    part_masks: Path,
     part_names: dict[int, str],
     discovery_scores: dict,
     evaluate: EvaluateOptions,
@@ -50,28 +55,70 @@ def draw_compositions(
     drawn = composed.iloc[order]
     turn = drawn.groupby("source_count").cumcount()  # the first of each number, then the second of each
     shown = drawn.loc[turn.sort_values(kind="stable").index[: evaluate.examples]].sort_values("source_count")
-    paths = records.set_index("id")["path"]
-    sources = [list(_load([paths[i] for i in ids], stages)) for ids in shown["sources"]]
-    swapped = [[part_names[part] for part in parts] for parts in shown["swapped"]]
-    asked = None
-    if "world" in records:
-        world, known = WORLDS[records["world"].iloc[0]], records.set_index("id")
-        matching = {int(found): true for found, true in discovery_scores["matching"].items()}
-        asked = [world.draw(*world.intended(row, known, matching)).picture for _, row in shown.iterrows()]
-    return figures.compositions_figure(sources, swapped, asked, _load(shown["path"], stages), shown)
+    album = _Album(records, load_label_maps(part_masks), part_names, stages)
+    asked = _draw_asked(shown, records, discovery_scores)
+    made = _load(shown["path"], stages)
+    return figures.compositions_figure(
+        [
+            figures.Composition(album.sources(row["sources"], row["swapped"]), drawing, picture, row)
+            for row, drawing, picture in zip(shown.to_dict("records"), asked, made, strict=True)
+        ]
+    )
 
 
-def draw_transfers(scores: pd.DataFrame, records: pd.DataFrame, evaluate: EvaluateOptions, stages: Stages) -> Figure:
+def _draw_asked(shown: pd.DataFrame, records: pd.DataFrame, discovery_scores: dict) -> list[np.ndarray | None]:
+    """Drawings of what compositions should show; None of photographs, of which nobody knows."""
+    if "world" not in records:
+        return [None] * len(shown)
+    world, known = WORLDS[records["world"].iloc[0]], records.set_index("id")
+    matching = {int(found): true for found, true in discovery_scores["matching"].items()}
+    return [world.draw(*world.intended(row, known, matching)).picture for _, row in shown.iterrows()]
+
+
+@dataclass(frozen=True)
+class _Album:
+    """Pictures of the dataset with their parts. label_maps: (n, grid, grid), in the records' order."""
+
+    records: pd.DataFrame
+    label_maps: np.ndarray
+    part_names: dict[int, str]
+    stages: Stages
+
+    def source(self, id: str, label: str, parts: Iterable[int] = ()) -> figures.Source:
+        """A picture that lends parts."""
+        row = int(np.flatnonzero(self.records["id"] == id)[0])
+        [picture] = _load([self.records["path"].iloc[row]], self.stages)
+        colours = part_colours(len(self.part_names))
+        return figures.Source(picture, label, [(colours[part], self.label_maps[row] == part) for part in parts])
+
+    def sources(self, ids: Sequence[str], swapped: Sequence[int]) -> list[figures.Source]:
+        """The base, then those that lend a part each."""
+        lenders = zip(ids[1:], swapped, strict=True)
+        return [self.source(ids[0], "base"), *(self.source(i, f"+ {self.part_names[m]}", [m]) for i, m in lenders)]
+
+
+def draw_transfers(
+    scores: pd.DataFrame,
+    records: pd.DataFrame,
+    part_masks: Path,
+    part_names: dict[int, str],
+    evaluate: EvaluateOptions,
+    stages: Stages,
+) -> Figure:
     """Pairs of pictures, and the first with parts of the second (the paper's Fig. 4)."""
     transfers = scores[scores["kind"] == "transfer"]
-    paths = records.set_index("id")["path"]
     # A pair's pictures follow each other, once for each set of parts.
     sets = list(dict.fromkeys(transfers["transferred"]))
-    shown = transfers.head(evaluate.examples * len(sets))
-    pairs = [(row.sources[0], row.sources[-1]) for row in shown.iloc[:: max(len(sets), 1)].itertuples()]
-    sources = [_load([paths[i] for i in pair], stages) for pair in pairs]
+    count = min(evaluate.examples, figures.MOST_TRANSFERS)
+    shown = transfers.head(count * len(sets))
+    lent = sorted({part for parts in shown["swapped"] for part in parts})
+    album = _Album(records, load_label_maps(part_masks), part_names, stages)
+    pairs = [
+        (album.source(row.sources[0], "A"), album.source(row.sources[-1], "B", lent))
+        for row in shown.iloc[:: max(len(sets), 1)].itertuples()
+    ]
     made = _load(shown["path"], stages)
-    return figures.transfers_figure(sources, made.reshape(len(pairs), len(sets), *made.shape[1:]), sets)
+    return figures.transfers_figure(pairs, made.reshape(len(pairs), len(sets), *made.shape[1:]), sets)
 
 
 def draw_losses(training_losses: pd.DataFrame) -> Figure:

@@ -17,11 +17,16 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.draw_compositions,
-                ["scores", "records", "part_names", "discovery_scores", *options],
+                ["scores", "records", "part_masks", "part_names", "discovery_scores", *options],
                 "compositions_figure",
                 name="draw_compositions",
             ),
-            Node(nodes.draw_transfers, ["scores", "records", *options], "transfers_figure", name="draw_transfers"),
+            Node(
+                nodes.draw_transfers,
+                ["scores", "records", "part_masks", "part_names", *options],
+                "transfers_figure",
+                name="draw_transfers",
+            ),
             Node(nodes.draw_losses, "training_losses", "losses_figure", name="draw_losses"),
             Node(nodes.draw_scores, "score_table", "scores_figure", name="draw_scores"),
         ],
