@@ -16,7 +16,7 @@ def test_curves_are_logged_in_one_batch_and_once_a_run(client, monkeypatch):
         log_curve(history)
     assert len(batches) == 1
     for name in ("loss", "share"):
-        points = client.get_metric_history(run.info.run_id, name)
+        points = client.get_metric_history(run.info.run_id, f"training/{name}")
         assert [(point.step, point.value) for point in points] == list(zip(history["step"], history[name], strict=True))
 
 
@@ -32,4 +32,4 @@ def test_metrics_of_parts_with_any_name_are_logged(client):
     transfer = {"bird's beak and tail": {"emr": {"value": 0.25, "note": None}}}
     with mlflow.start_run() as run:
         hooks.after_dataset_saved("metrics", {"discovery": {}, "transfer": transfer})
-    assert client.get_run(run.info.run_id).data.metrics == {"transfer.birds beak and tail.emr.value": 0.25}
+    assert client.get_run(run.info.run_id).data.metrics == {"scores/transfer.birds beak and tail.emr": 0.25}

@@ -25,7 +25,7 @@ def last_line(output: str) -> str:
     ],
 )
 def test_a_wrong_option_is_named(finished, option: str, named: str) -> None:
-    code, output = finished.run("--pipeline=train", f"--params={option}")
+    code, output = finished.run("--pipelines=train", f"--params={option}")
     assert code != 0
     assert last_line(output).startswith("Error: ") and named in last_line(output)
     assert "Traceback" not in output
@@ -50,27 +50,27 @@ def test_a_name_that_does_not_exist_is_told_plainly(finished, argument: str, tol
 
 
 def test_a_few_broken_pictures_are_set_aside_and_many_stop_the_run(project) -> None:
-    code, output = project.run("--pipeline=images")
+    code, output = project.run("--pipelines=images")
     assert code == 0, output
     pictures = sorted(project.data.glob("01_raw/test/drawings-*/images/*.png"))
     pictures[0].write_bytes(pictures[0].read_bytes()[:2000])
-    code, output = project.run("--pipeline=images", "--params=images.max_broken_share=0")
+    code, output = project.run("--pipelines=images", "--params=images.max_broken_share=0")
     assert code != 0 and pictures[0].name in last_line(output) and "Traceback" not in output
-    code, output = project.run("--pipeline=images")
+    code, output = project.run("--pipelines=images")
     assert code == 0, output
     for path in pictures:
         path.unlink()
-    code, output = project.run("--pipeline=images")
+    code, output = project.run("--pipelines=images")
     assert code != 0 and "missing" in last_line(output) and "Traceback" not in output
 
 
 def test_an_adapter_for_other_parts_is_refused(finished) -> None:
-    code, output = finished.run("--pipeline=prompts", "--params=parts.variants=3")
+    code, output = finished.run("--pipelines=prompts", "--params=parts.variants=3")
     assert code == 0, output
     code, output = finished.run("--tags=generate")
     assert code != 0
     assert "The adapter" in last_line(output) and "Traceback" not in output
-    assert finished.run("--pipeline=generate")[0] == 0
+    assert finished.run("--pipelines=generate")[0] == 0
 
 
 def test_a_full_disk_is_told_plainly_with_what_could_not_be_written(tmp_path) -> None:
@@ -107,6 +107,6 @@ def test_memory_that_ran_out_is_told(error) -> None:
 def test_a_half_written_database_is_told_plainly(project) -> None:
     with sqlite3.connect(project.database) as database:
         database.execute("create table experiments (id int)")
-    code, output = project.run("--pipeline=images")
+    code, output = project.run("--pipelines=images")
     assert code == 1
     assert str(project.database) in last_line(output) and "Remove it" in last_line(output)

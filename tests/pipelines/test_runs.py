@@ -69,12 +69,15 @@ def test_mlflow_has_flat_options_curves_and_metrics(finished) -> None:
     assert options["train.attention_weight"] == "0.01"
     assert options["generate.sampling.steps"] == "2"
     assert {
-        "loss",
-        "attention_inside",
-        "reconstruction.emr.value",
-        "discovery.nmi",
-        "transfer.background.emr.value",
+        "training/loss",
+        "training/attention_inside",
+        "training/sample_emr",
+        "scores/reconstruction.emr",
+        "scores/transfer.background.emr",
+        "parts/nmi",
     } <= metrics
+    assert {name.partition("/")[0] for name in metrics} == {"training", "scores", "parts"}
+    assert not [name for name in metrics if name.endswith((".low", ".high", ".ceiling", ".floor", ".n"))]
     assert names >= 1
     assert kinds["mlflow.experimentKind"] == "custom_model_development"
 
@@ -105,11 +108,11 @@ def test_a_second_run_computes_nothing_again(finished) -> None:
 )
 def test_a_changed_option_runs_its_stage_and_what_follows(finished, option: str, stages: set[str]) -> None:
     before = set(finished.data.glob("0*/test/*-*"))
-    code, output = finished.run("--pipeline=generate", f"--params={option}")
+    code, output = finished.run("--pipelines=generate", f"--params={option}")
     assert code == 0, output
     fresh = {path.name.rsplit("-", 1)[0] for path in set(finished.data.glob("0*/test/*-*")) - before}
     assert fresh == stages
-    assert finished.run("--pipeline=generate")[0] == 0
+    assert finished.run("--pipelines=generate")[0] == 0
 
 
 def test_scores_follow_the_pictures_that_floors_are_drawn_from(finished) -> None:
