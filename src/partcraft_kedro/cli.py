@@ -112,11 +112,13 @@ def _refuse_unknown_names(given_options: dict[str, Any]) -> None:
         if name not in pipelines:
             raise unknown("pipeline", name, set(pipelines) - {"__default__"})
     tags, nodes = given("tags"), given("node_names", "from_nodes", "to_nodes")
-    if tags or nodes:
+    datasets = given("from_inputs", "to_outputs", "load_versions")
+    if tags or nodes or datasets:
         there = [node for name in chosen or ["__default__"] for node in pipelines[name].nodes]
         for kind, names, known in (
             ("tag", tags, {tag for node in there for tag in node.tags}),
             ("node", nodes, {node.name for node in there}),
+            ("dataset", datasets, {name for node in there for name in (*node.inputs, *node.outputs)}),
         ):
             for name in names:
                 if name not in known:

@@ -28,7 +28,7 @@ from partcraft_kedro.console import print_discovery, print_scores
 from partcraft_kedro.datasets import FolderDataset, ReadsItsOwn
 from partcraft_kedro.datasets.own import path_of
 from partcraft_kedro.errors import UserError, unknown
-from partcraft_kedro.evaluation.measures import MEASURES
+from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.files import write_file
 from partcraft_kedro.options import flatten, refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
@@ -220,8 +220,8 @@ def _table_of_parts(scores: dict[str, Any]) -> pd.DataFrame:
 
 
 def _table_of_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """Each task's measures side by side."""
-    shown = scores[scores["measure"].isin(MEASURES) & scores["value"].notna()]
+    """Each task's measures of pictures side by side."""
+    shown = scores[scores["measure"].isin(names_with(per_picture=True)) & scores["value"].notna()]
     text = shown.assign(value=shown["value"].map("{:.3f}".format), title=[MEASURES[m].title for m in shown["measure"]])
     wide = text.pivot(index="task", columns="title", values="value")
     return wide.loc[text["task"].unique(), text["title"].unique()].fillna("").reset_index()
