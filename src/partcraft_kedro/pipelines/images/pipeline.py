@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from partcraft_kedro.datasets.figure import unless_drawn
+from partcraft_kedro.datasets import unless_drawn
 from partcraft_kedro.pipelines.images.nodes import (
     check_pictures,
     download_pictures,
