@@ -42,7 +42,7 @@ def test_a_stage_s_key_follows_its_options_and_what_it_takes(tmp_path) -> None:
     stages = Stages(tmp_path, "creatures")
     before = keys(stages)
     assert keys(stages, train=TrainOptions(steps=3)) == before
-    after = keys(stages, images=ImagesOptions(seed=1))
+    after = keys(stages, images=ImagesOptions(seed=1, folder="/my/pictures"))
     assert after["images"] != before["images"]
     assert after["prompts"] != before["prompts"]
     alone = keys(stages, {"records": "a"}, prompts())

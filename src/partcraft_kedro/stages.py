@@ -120,7 +120,7 @@ def key_of_options(options: Options | Selection, memo: Path) -> dict[str, Any]:
         elif any(isinstance(mark, Contents) for mark in marks) and value is not None:
             key[name] = fingerprint_of(value, memo) if value.exists() else None
         else:
-            key[name] = value
+            key[name] = str(value) if isinstance(value, Path) else value
     return key
 
 
