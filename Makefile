@@ -43,7 +43,7 @@ viz: $(READY)
 
 ## mlflow: compare runs in the browser, on port 5000
 mlflow: $(READY)
-	$(BIN)/kedro mlflow ui
+	$(BIN)/kedro runs
 
 ## clean: remove data, runs and the environment
 clean:

@@ -2,9 +2,9 @@
 
     python benchmarks/page.py [--env=…] [--pictures 100]
 
-On the project in the working directory, in which `kedro run` has ended; where only `--pipeline=parts` has, the page's
-readiness alone is measured. For palettes of 256 variants: `PARTCRAFT_DATA=/tmp/wide kedro run --pipeline=parts --params
-parts.variants=256`, and then this with the same PARTCRAFT_DATA. Prints medians of five. Run nothing beside it.
+On the project in the working directory, in which `kedro run` has ended; where only `--pipelines=parts` has, the page's
+readiness alone is measured. For palettes of 256 variants: `PARTCRAFT_DATA=/tmp/wide kedro run --pipelines=parts
+--params parts.variants=256`, and then this with the same PARTCRAFT_DATA. Prints medians of five. Run nothing beside it.
 """
 
 import argparse

@@ -27,6 +27,13 @@ def test_every_command_refuses_an_environment_that_there_is_not(command: tuple[s
     assert last.startswith("Error: There is no environment 'cbu': did you mean 'cub'? There are base, cub, dogs,")
 
 
+def test_the_help_names_what_may_be_given() -> None:
+    told = " ".join(kedro("run", "--help").output.split())
+    assert "cub, dogs, faces, folder, sims4, test; none: creatures" in told
+    assert "download, evaluate, experiments" in told
+    assert "groups base, images" in told and "options.py" in told
+
+
 def test_so_it_does_with_one_from_the_shell(monkeypatch) -> None:
     monkeypatch.setenv("KEDRO_ENV", "tset")
     assert "did you mean 'test'?" in kedro("catalog", "list-patterns").output
@@ -41,11 +48,14 @@ def test_so_it_does_with_one_from_the_shell(monkeypatch) -> None:
         (["run", "--tags=generate,raport"], "There is no tag 'raport': did you mean 'report'?"),
         (["run", "--nodes=train_adaptr"], "There is no node 'train_adaptr': did you mean 'train_adapter'?"),
         (["run", "--to-nodes=score"], "There is no node 'score'"),
+        (["run", "--to-outputs=adaptr"], "There is no dataset 'adaptr': did you mean 'adapter'?"),
+        (["run", "--load-versions=adaptr:2026"], "There is no dataset 'adaptr': did you mean 'adapter'?"),
+        (["run", "--piplines=train"], "'--pipelines'"),
     ],
 )
 def test_a_name_that_there_is_not_is_told_with_what_may_be_meant(arguments: list[str], told: str) -> None:
     result = kedro(*arguments)
-    assert result.exit_code == 1 and told in result.output.splitlines()[-1]
+    assert result.exit_code in (1, 2) and told in result.output.splitlines()[-1]
 
 
 @pytest.mark.parametrize("parameter", ["node_names", "from_nodes", "to_nodes"])

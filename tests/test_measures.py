@@ -32,7 +32,7 @@ def new(monkeypatch):
     """Adds a measure to the table for the time of a test."""
 
     def add(title: str, **properties: bool) -> None:
-        monkeypatch.setitem(MEASURES, "sharpness", Measure("sharpness", title, **properties))
+        monkeypatch.setitem(MEASURES, "sharpness", Measure("sharpness", title, "how sharp edges are", **properties))
 
     return add
 
@@ -138,7 +138,7 @@ def test_a_new_measure_of_codes_is_shown_of_pictures_sampled_while_training(new,
     samples["path"] = samples["source_path"] = "sampled.png"
     with mlflow.start_run() as run:
         log_samples(samples, tmp_path)
-    assert client.get_run(run.info.run_id).data.metrics["sample_sharpness"] == pytest.approx(0.3)
+    assert client.get_run(run.info.run_id).data.metrics["training/sample_sharpness"] == pytest.approx(0.3)
 
     points = pd.DataFrame({"setting": ["2"], "seed": 0, "run_id": "r"})
     figure = learning_figure(points, samples.assign(run_id="r"))

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import mlflow
 import pandas as pd
 from kedro.io import DataCatalog, MemoryDataset
+from PIL import Image
 
 from partcraft_kedro.hooks import PartCraftHooks
-from partcraft_kedro.tracking import address_of_runs, log_curve
+from partcraft_kedro.tracking import address_of_runs, log_curve, log_samples
 
 
 def test_curves_are_logged_in_one_batch_and_once_a_run(client, monkeypatch):
@@ -16,7 +19,7 @@ def test_curves_are_logged_in_one_batch_and_once_a_run(client, monkeypatch):
         log_curve(history)
     assert len(batches) == 1
     for name in ("loss", "share"):
-        points = client.get_metric_history(run.info.run_id, name)
+        points = client.get_metric_history(run.info.run_id, f"training/{name}")
         assert [(point.step, point.value) for point in points] == list(zip(history["step"], history[name], strict=True))
 
 
@@ -32,10 +35,26 @@ def test_metrics_of_parts_with_any_name_are_logged(client):
     transfer = {"bird's beak and tail": {"emr": {"value": 0.25, "note": None}}}
     with mlflow.start_run() as run:
         hooks.after_dataset_saved("metrics", {"discovery": {}, "transfer": transfer})
-    assert client.get_run(run.info.run_id).data.metrics == {"transfer.birds beak and tail.emr.value": 0.25}
+    assert client.get_run(run.info.run_id).data.metrics == {"scores/transfer.birds beak and tail.emr": 0.25}
 
 
 def test_runs_are_shown_on_the_pages_of_make_mlflow(client):
     assert address_of_runs() is None
     with mlflow.start_run() as run:
         assert address_of_runs() == f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs/"
+
+
+def test_samples_are_a_square_of_large_pictures_from_step_0(client, tmp_path):
+    for name, colour in (("drawn", "red"), ("real", "blue")):
+        Image.new("RGB", (128, 128), colour).save(tmp_path / f"{name}.png")
+    of_step = {"id": list("abcde"), "emr": 0.5, "cosim": 0.5, "path": "drawn.png", "source_path": "real.png"}
+    with mlflow.start_run() as run:
+        for step in (125, 250):
+            log_samples(pd.DataFrame({"step": step} | of_step), tmp_path)
+    logged = [Path(file.path) for file in client.list_artifacts(run.info.run_id, "images")]
+    pictures = {path.name.split("+")[2]: path for path in logged if path.suffix == ".png"}
+    assert pictures.keys() == {"0", "125", "250"} and len([path for path in logged if path.suffix == ".png"]) == 3
+    for step, colour in (("0", (0, 0, 255)), ("125", (255, 0, 0))):
+        picture = Image.open(client.download_artifacts(run.info.run_id, str(pictures[step])))
+        assert (picture.size, picture.getpixel((0, 0))) == ((768, 512), colour)
+        assert picture.getpixel((767, 511)) == (255, 255, 255)  # five of six places

@@ -5,6 +5,8 @@ import os
 import re
 import sys
 import threading
+import warnings
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -14,10 +16,12 @@ from typing import Any, get_args
 
 import click
 import yaml
+from kedro import KedroDeprecationWarning
 from kedro.framework.cli.cli import project_commands
 from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import CONTEXT_SETTINGS, load_entry_points
 
+from partcraft_kedro import options
 from partcraft_kedro.errors import FullDisk, UserError, is_full_disk, unknown
 from partcraft_kedro.exporting import export
 from partcraft_kedro.options import GROUPS
@@ -44,6 +48,8 @@ def plainly(command: click.Command) -> click.Command:
     """A command, or each of a group's, that looks at the names it is given before it does anything, and turns the
     errors that a user can mend into one line and exit code 1."""
     command = copy.copy(command)
+    make_context = partial(_make_context_plainly, command.make_context)
+    command.make_context = make_context  # type: ignore[method-assign]  # of this copy alone
     if isinstance(command, click.Group):
         get = partial(_get_plainly, command.get_command)
         command.get_command = get  # type: ignore[method-assign]  # of this copy alone
@@ -59,9 +65,22 @@ def _get_plainly(
     return (found := get(context, name)) and plainly(found)
 
 
+def _make_context_plainly(make_context: Callable[..., click.Context], *given: Any, **settings: Any) -> click.Context:
+    """What is wrong with the options as one sentence, without the usage above it."""
+    try:
+        return make_context(*given, **settings)
+    except click.UsageError as error:
+        error.ctx = None
+        raise
+
+
 def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Context) -> Any:
     # As an activated environment has it: `kedro mlflow ui` starts `mlflow`.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # `--pipelines=train` is what people type, and Kedro knows what it means.
+    warnings.filterwarnings("ignore", "Option '--pipeline' is deprecated", KedroDeprecationWarning)
+    # What equals the newest version of a folder is no further one.
+    warnings.filterwarnings("ignore", "Save version .* did not match load version")
     try:
         _refuse_unknown_names(context.params)
         _name_stages_of_nodes(context.params)
@@ -73,7 +92,7 @@ def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Conte
         raise click.ClickException(sentence) from error
 
 
-def _refuse_unknown_names(options: dict[str, Any]) -> None:
+def _refuse_unknown_names(given_options: dict[str, Any]) -> None:
     """Raise UserError for an environment, a pipeline, a tag or a node that there is not.
 
     `kedro viz run` would wait ten minutes for a server that has died of it.
@@ -81,11 +100,11 @@ def _refuse_unknown_names(options: dict[str, Any]) -> None:
     from kedro.framework.project import pipelines, settings
 
     def given(*parameters: str) -> list[str]:
-        values = [options.get(parameter) or () for parameter in parameters]
+        values = [given_options.get(parameter) or () for parameter in parameters]
         return [name for value in values for name in ([value] if isinstance(value, str) else value)]
 
-    environment = options.get("env") or os.environ.get("KEDRO_ENV")
-    conf = Path(options.get("conf_source") or project_folder() / settings.CONF_SOURCE)
+    environment = given_options.get("env") or os.environ.get("KEDRO_ENV")
+    conf = Path(given_options.get("conf_source") or project_folder() / settings.CONF_SOURCE)
     if "[" in str(conf):
         raise UserError(f"Kedro cannot read settings in {conf}, for the [ in its name: rename the folder.")
     if environment and conf.is_dir() and not (conf / environment).is_dir():
@@ -95,11 +114,13 @@ def _refuse_unknown_names(options: dict[str, Any]) -> None:
         if name not in pipelines:
             raise unknown("pipeline", name, set(pipelines) - {"__default__"})
     tags, nodes = given("tags"), given("node_names", "from_nodes", "to_nodes")
-    if tags or nodes:
+    datasets = given("from_inputs", "to_outputs", "load_versions")
+    if tags or nodes or datasets:
         there = [node for name in chosen or ["__default__"] for node in pipelines[name].nodes]
         for kind, names, known in (
             ("tag", tags, {tag for node in there for tag in node.tags}),
             ("node", nodes, {name for node in there for name in (node.name, _without_stage(node.name))}),
+            ("dataset", datasets, {name for node in there for name in (*node.inputs, *node.outputs)}),
         ):
             for name in names:
                 if name not in known:
@@ -331,7 +352,7 @@ def compose(env: str | None, params: dict, adapter: str | None, port: int, host:
     """Open the page on which creatures are made from parts.
 
     It works on what the last run of --env found and trained, and keeps what is made under data/07_model_output.
-    Palettes are there from --pipeline=parts on. Nothing leaves this machine.
+    Palettes are there from --pipelines=parts on. Nothing leaves this machine.
     """
     if not find_spec("gradio"):
         raise UserError("The page needs gradio: pip install --constraint constraints.txt --editable '.[app]'.")
@@ -350,9 +371,48 @@ def compose(env: str | None, params: dict, adapter: str | None, port: int, host:
         threading.Event().wait()
 
 
+@cli.command(params=[option for option in run.params if option.name == "env"])
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+def runs(env: str | None, port: int, host: str, no_browser: bool) -> None:
+    """Open MLflow's page of the runs of an environment."""
+    from partcraft_kedro.runs_page import serve_runs
+
+    address, ended = serve_runs(env, host, port)
+    click.echo(f"Runs at {address} (Ctrl-C ends it).")
+    if not no_browser:
+        webbrowser.open(address)
+    with suppress(KeyboardInterrupt):
+        ended()
+
+
+def _tell_names(context: click.Context, formatter: click.HelpFormatter) -> None:
+    """At the end of `kedro run --help`: what may be given."""
+    from kedro.framework.project import pipelines, settings
+
+    conf = project_folder() / settings.CONF_SOURCE
+    environments = sorted(path.name for path in conf.iterdir() if path.is_dir()) if conf.is_dir() else []
+    with formatter.section("Names"):
+        formatter.write_dl(
+            [
+                (
+                    "--env",
+                    f"{', '.join(name for name in environments if name not in ('base', 'local'))}; none: creatures",
+                ),
+                ("--pipelines", ", ".join(sorted(set(pipelines) - {"__default__"}))),
+                (
+                    "--params",
+                    f"groups {', '.join(GROUPS)}; each option, with its default, is described in {options.__file__}",
+                ),
+            ]
+        )
+
+
 cli.add_command(export)
 assert run.callback is not None  # what Kedro runs
 run.callback = stoppable()(run.callback)
+run.format_epilog = _tell_names  # type: ignore[method-assign, assignment]
 for _option in run.params:
     if _option.name == "params":
         _option.callback = _params

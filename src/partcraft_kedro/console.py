@@ -1,5 +1,6 @@
 """What a run tells at its end, on the terminal."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,19 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from partcraft_kedro.datasets.own import path_of
+from partcraft_kedro.evaluation.measures import MEASURES
+
+_OF_PARTS = {
+    "nmi": ("agreement of discovered and true parts, patch by patch, normalised mutual information", "more"),
+    "ari": ("the same as adjusted Rand index, 0 by chance", "more"),
+    "iou": ("overlap of each true part with the part found for it", "more"),
+    "nmi_pixels": ("nmi pixel by pixel, which 16×16 patches cannot bring to 1", "more"),
+    "keypoint_error": ("distance of keypoints from where parts put them, in hundredths of the box", "less"),
+    "foreground_iou": ("overlap of the foreground with the published boxes", "more"),
+    "inside": ("share of each token's attention that falls inside its part's mask", "more"),
+    "loss": ("the attention loss of the last steps", "less"),
+}
+"""What is measured of parts and attention: what it is, and whether more or less of it is better."""
 
 
 def print_discovery(scores: dict, catalog: DataCatalog) -> None:
@@ -18,6 +32,7 @@ def print_discovery(scores: dict, catalog: DataCatalog) -> None:
             table.add_row(measure, f"{value:.3f}")
     console = Console()
     console.print(table)
+    _explain(console, ((measure, *_OF_PARTS[measure]) for measure in scores if measure in _OF_PARTS))
     for name in ("part_maps_figure", "variants_figure", "part_names"):
         console.print(f"{name}: {path_of(catalog, name)}", soft_wrap=True)
 
@@ -44,10 +59,21 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
         previous = row.task
     console = Console()
     console.print(table)
+    names = dict.fromkeys(scores["measure"])
+    of_pictures = (MEASURES[name] for name in names if name in MEASURES)
+    _explain(console, ((each.name, each.meaning, "less" if each.less_is_better else "more") for each in of_pictures))
+    _explain(console, ((name, *_OF_PARTS[name]) for name in names if name in _OF_PARTS))
+    console.print("ceiling: what a perfect model would score; floor: another real picture, at random.", soft_wrap=True)
     for row in scores[scores["note"].notna()].itertuples():
         console.print(f"{row.task}, {row.measure}: {row.note}", soft_wrap=True)
     console.print(f"Pictures and tables: {path_of(catalog, 'score_table').parent}", soft_wrap=True)
     console.print("Look at the pipeline with `make viz`, compare runs with `make mlflow`.")
+
+
+def _explain(console: Console, measures: Iterable[tuple[str, str, str]]) -> None:
+    """A line for each measure: its name, what it is, and whether more or less of it is better."""
+    for name, meaning, better in measures:
+        console.print(f"{name}: {meaning}; {better} is better.", soft_wrap=True, highlight=False)
 
 
 def print_sweep(folder: Path) -> None:

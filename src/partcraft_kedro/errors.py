@@ -32,6 +32,8 @@ def is_full_disk(error: BaseException) -> bool:
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Of a name that is none of the known ones of its kind, such as `pipeline`."""
     names = sorted(known)
+    if not names:
+        return UserError(f"There is no {kind} {name!r}, nor any other yet.")
     close = get_close_matches(name, names, n=1)
     meant = f"did you mean {close[0]!r}? There are" if close else "there are"
     return UserError(f"There is no {kind} {name!r}: {meant} {', '.join(names) or 'none'}.")

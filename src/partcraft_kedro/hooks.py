@@ -18,17 +18,19 @@ import requests
 from filelock import FileLock
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from partcraft_kedro.console import print_discovery, print_scores
-from partcraft_kedro.datasets import ReadsItsOwn
+from partcraft_kedro.datasets import FolderDataset, ReadsItsOwn
 from partcraft_kedro.datasets.own import path_of
-from partcraft_kedro.errors import UserError
-from partcraft_kedro.evaluation.measures import names_with
+from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.files import write_file
-from partcraft_kedro.options import GROUPS, flatten, refuse_unknown_groups
+from partcraft_kedro.options import flatten, refuse_unknown_groups
 from partcraft_kedro.tracking import active_mlflow
 from partcraft_kedro.weights import resolve_base
 
@@ -36,9 +38,50 @@ _logger = logging.getLogger(__name__)
 _NO_METRIC = re.compile(r"[^/\w.\- :]")  # what MLflow refuses in a metric's name; a part's may have an apostrophe
 
 
+class CheckHooks:
+    """Refuses, before anything is written, what could only fail."""
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        options = catalog.load("parameters")
+        refuse_unknown_groups(options)
+        _refuse_missing_versions(run_params.get("load_versions") or {}, catalog)
+        _refuse_missing_inputs(pipeline, catalog)
+        flat = options_of(pipeline, options)
+        _do_without_hub(str(flat.get(name)) for name in ("base.model", "features.model", "evaluate.part_identity"))
+        if "params:base" in pipeline.inputs():  # hours may pass before it is loaded
+            resolve_base(options["base"].model)
+        folder = flat.get("images.folder")
+        if folder and not Path(folder).exists():
+            raise UserError(f"images.folder={folder!r} is not there: name the folder that the pictures lie in.")
+
+
+def options_of(pipeline: Pipeline, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the groups that a pipeline needs, by dotted names: Kedro has filled in their defaults."""
+    needed = {name.removeprefix("params:") for name in pipeline.inputs()}
+    return flatten({name: group for name, group in options.items() if name in needed})
+
+
+def _refuse_missing_versions(versions: dict[str, str], catalog: DataCatalog) -> None:
+    for name, version in versions.items():
+        dataset = catalog.get(name)
+        if isinstance(dataset, FolderDataset) and version not in dataset.versions():
+            raise unknown(f"version of {name}", version, dataset.versions())
+
+
+def _refuse_missing_inputs(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Raise UserError if a pipeline needs what no run has left behind yet."""
+    makers = {output: tag for node in pipelines["__default__"].nodes for output in node.outputs for tag in node.tags}
+    for name in sorted(pipeline.inputs()):
+        if name in makers and not catalog.exists(name):
+            raise UserError(
+                f"There is no {name} yet: run `kedro run --pipelines={makers[name]}` first, with the same --env."
+            )
+
+
 class PartCraftHooks:
-    """Flattens options and final metrics into the MLflow run, logs the files that the catalog marks, and registers
-    adapters that were measured.
+    """Logs final metrics and the files that the catalog marks to the MLflow run, registers adapters that were measured,
+    and prints what was measured.
 
     A dataset with `metadata: {mlflow_artifact: <folder>}` is logged as an artifact when it is saved.
     """
@@ -47,19 +90,6 @@ class PartCraftHooks:
     def after_catalog_created(self, catalog: DataCatalog) -> None:
         self._catalog = catalog
         self._adapter: Path | None = None
-
-    @hook_impl
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        logging.getLogger("alembic").setLevel(logging.ERROR)
-        options = catalog.load("parameters")
-        refuse_unknown_groups(options)
-        # Kedro fills in the defaults of the groups that the pipeline needs, and of no others.
-        flat = flatten({name: GROUPS[name].model_validate(group) for name, group in options.items()})
-        _do_without_hub(str(flat[name]) for name in ("base.model", "features.model", "evaluate.part_identity"))
-        if "params:base" in pipeline.inputs():  # hours may pass before it is loaded
-            resolve_base(options["base"].model)
-        if mlflow := active_mlflow():
-            mlflow.log_params({name: str(value)[:500] for name, value in flat.items()})
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -73,12 +103,16 @@ class PartCraftHooks:
         mlflow = active_mlflow()
         if not mlflow:
             return
-        if dataset_name in ("discovery_scores", "metrics"):
-            tree = {"discovery": data} if dataset_name == "discovery_scores" else data | {"discovery": {}}
-            flat = {_NO_METRIC.sub("", name): value for name, value in flatten(tree).items()}
-            measured = {name: value for name, value in flat.items() if isinstance(value, int | float)}
+        if dataset_name == "discovery_scores":
+            mlflow.log_metrics(metrics_of({"parts": data}))
+            _describe_run(mlflow, _table_of_parts(data))
+        if dataset_name == "score_table":
+            mlflow.log_table(data.astype(object).where(data.notna(), None), "report/scores.json")
+            _describe_run(mlflow, _table_of_scores(data))
+        if dataset_name == "metrics":
+            measured = metrics_of({"scores": data})
             mlflow.log_metrics(measured)
-            if dataset_name == "metrics" and self._adapter:
+            if self._adapter:
                 _register_adapter(mlflow, self._adapter, measured)
         if dataset_name == "sweep_summary":
             mlflow.set_tag("mlflow.note.content", _tables_of_sweeps(data))
@@ -97,28 +131,111 @@ class PartCraftHooks:
                 mlflow.log_artifacts(str(path), folder)
 
 
+class _LateExperiment(KedroMlflowConfig):
+    """What mlflow.yml says, with an experiment that is made when the first run has passed all checks."""
+
+    def _set_experiment(self) -> None:
+        """Nothing yet."""
+
+    def open_experiment(self) -> str:
+        """Make or find the experiment; returns its id."""
+        with _alone():
+            super()._set_experiment()
+        return self.tracking.experiment._experiment.experiment_id
+
+
 class FlatMlflowHook(MlflowHook):
-    """kedro-mlflow's hook without its log of parameters: it would log each stage's options as one long string."""
+    """kedro-mlflow's hook, which opens a run for each `kedro run`: named by what it is, and with options by their
+    dotted names instead of a stage's as one long string."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Connect to MLflow, one run at a time: MLflow breaks if two make its database at once."""
-        address = context.config_loader["mlflow"]["server"]["mlflow_tracking_uri"]
+        config = _LateExperiment.model_validate(context.config_loader["mlflow"])
+        address = config.server.mlflow_tracking_uri
         _refuse_unusable(address)
-        user = os.getuid() if hasattr(os, "getuid") else ""
-        with FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{user}.lock"):
+        with _alone():
+            # It would tell with a traceback what it raises as well, and of each table that it makes.
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+            logging.getLogger("alembic").setLevel(logging.ERROR)
+            logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)  # it sets its own when it is imported
             if address.startswith("sqlite:///"):
                 _make_whole(address)
-            # It would tell with a traceback what it raises as well.
-            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-            super().after_context_created(context)
-            place = self.mlflow_config.tracking.experiment.create_experiment_kwargs.artifact_location
+            self._already_active_mlflow = active_mlflow() is not None
+            if not self._already_active_mlflow:
+                config.setup(context)
+            place = config.tracking.experiment.create_experiment_kwargs.artifact_location
             if address.startswith("sqlite:///") and str(place).startswith("file:"):
                 _follow_artifacts(address, place)
+        context.__setattr__("mlflow", config)  # where kedro-mlflow's commands look for it
+        self.mlflow_config = config
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        if not self._already_active_mlflow:
+            self.mlflow_config.open_experiment()
+        run = self.mlflow_config.tracking.run
+        run.name = run.name or name_of_run(run_params)
+        super().before_pipeline_run(run_params, pipeline, catalog)
+        if mlflow := active_mlflow():
+            options = options_of(pipeline, catalog.load("parameters"))
+            mlflow.log_params({name: str(value)[:500] for name, value in options.items()})
 
     @hook_impl
     def before_node_run(self) -> None:
-        """Nothing: `PartCraftHooks` logs the options, flattened, once a run."""
+        """Nothing: options are logged once a run."""
+
+
+def name_of_run(run_params: dict[str, Any]) -> str:
+    """What a run is called: what of the chain it ran, unless all, and which options the user chose."""
+    parts = [*(run_params.get("pipeline_names") or ()), *(run_params.get("tags") or ())]
+    parts = [", ".join(parts)] if parts else []
+    parts += [f"{name} {version}" for name, version in (run_params.get("load_versions") or {}).items()]
+    parts += [_in_words(option, value) for option, value in flatten(run_params.get("runtime_params") or {}).items()]
+    return ", ".join(parts)[:250] or "defaults"
+
+
+def _in_words(option: str, value: Any) -> str:
+    words = {"train.attention_weight": f"λ {value}", "train.steps": f"{value} steps", "train.method": str(value)}
+    return words.get(option) or f"{option.rpartition('.')[2].replace('_', ' ')} {value}"
+
+
+def metrics_of(tree: dict[str, Any]) -> dict[str, float]:
+    """The numbers among scores by MLflow's names, in foldable sections by what stands before the slash: of scores that
+    have more than a value the value alone."""
+    ((section, scores),) = tree.items()
+    flat = {name: value for name, value in flatten(scores).items() if isinstance(value, int | float)}
+    values = flat if section == "parts" else {name: v for name, v in flat.items() if name.endswith(".value")}
+    return {f"{section}/{_NO_METRIC.sub('', name.removesuffix('.value'))}": value for name, value in values.items()}
+
+
+def _describe_run(mlflow: Any, table: pd.DataFrame) -> None:
+    """Put a table at the top of a run's page."""
+    mlflow.set_tag("mlflow.note.content", _markdown(table))
+
+
+def _table_of_parts(scores: dict[str, Any]) -> pd.DataFrame:
+    rows = [(name, f"{value:.3f}") for name, value in scores.items() if isinstance(value, float)]
+    return pd.DataFrame(rows, columns=["discovered parts", "value"])
+
+
+def _table_of_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Each task's measures of pictures side by side."""
+    shown = scores[scores["measure"].isin(names_with(per_picture=True)) & scores["value"].notna()]
+    text = shown.assign(value=shown["value"].map("{:.3f}".format), title=[MEASURES[m].title for m in shown["measure"]])
+    wide = text.pivot(index="task", columns="title", values="value")
+    return wide.loc[text["task"].unique(), text["title"].unique()].fillna("").reset_index()
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _alone() -> FileLock:
+    """Keeps other runs from MLflow's database meanwhile."""
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    return FileLock(Path(tempfile.gettempdir()) / f"partcraft-mlflow-{user}.lock")
 
 
 def _refuse_unusable(address: str) -> None:
@@ -207,9 +324,7 @@ def _tables_of_sweeps(summary: pd.DataFrame) -> str:
     tables = []
     for name, rows in summary.groupby("sweep", sort=False):
         table = table_of_headlines(rows)
-        lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-        text = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-        tables.append(f"{text}\n\n**{name}**: mean over seeds ± half the 95% interval")
+        tables.append(f"{_markdown(table)}\n\n**{name}**: mean over seeds ± half the 95% interval")
     return "\n\n".join(tables)
 
 
@@ -249,7 +364,7 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
         source = f"{_run_with(mlflow, adapter.parent.name).info.artifact_uri}/adapter"
         tags = {"fingerprint": fingerprint}
         version = client.create_model_version(name, source, run.info.run_id, tags).version
-    compared = tuple(f".{measure}.value" for measure in names_with(compared=True))
     for metric, value in measured.items():
-        if metric.endswith(compared):
-            client.set_model_version_tag(name, version, metric.removesuffix(".value"), f"{value:.4f}")
+        name_of_measure = metric.rpartition(".")[2]
+        if name_of_measure in MEASURES and MEASURES[name_of_measure].compared:
+            client.set_model_version_tag(name, version, metric.removeprefix("scores/"), f"{value:.4f}")

@@ -45,7 +45,7 @@ def open_studio(catalog: DataCatalog, adapter: str | None = None) -> Studio:
     """
     if not all(map(catalog.exists, ("records", "codes", "part_masks", "part_predictor", "part_names"))):
         raise UserError(
-            "No parts have been discovered yet: run `kedro run --pipeline=parts` first, with the same --env."
+            "No parts have been discovered yet: run `kedro run --pipelines=parts` first, with the same --env."
         )
     parameters = catalog.load("parameters")
     predictor = PartPredictor.load(catalog.load("part_predictor"), parameters["base"].device)

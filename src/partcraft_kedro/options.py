@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import unknown
 from partcraft_kedro.methods import METHODS
 
 # `~` is the user's home, also where no shell says so.
@@ -127,7 +127,7 @@ class ImagesOptions(Options):
     """`creatures` and `faces` are drawn; CUB-200-2011, Stanford Dogs and Sims4-Faces are read as published; `folder`:
     any pictures, in one folder or in one for each class."""
     folder: Place | None = None
-    """Photographs: where they lie; none: where `kedro run --pipeline=download` puts them."""
+    """Photographs: where they lie; none: where `kedro run --pipelines=download` puts them."""
     labels: Place | None = None
     """Sims4-Faces in another layout: a CSV file with the columns `file` and `class`."""
     classes: PositiveInt = 20
@@ -382,7 +382,7 @@ def refuse_unknown_groups(names: Iterable[str]) -> None:
     """Raise UserError for a group of options that there is not."""
     for name in names:
         if name not in GROUPS:
-            raise UserError(f"There are no options {name!r}: there are {', '.join(GROUPS)}.")
+            raise unknown("group of options", name, GROUPS)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

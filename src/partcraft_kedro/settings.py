@@ -1,11 +1,16 @@
 """Project settings. There is no need to edit this file unless you want to change Kedro's own behaviour."""
 
+import warnings
 from pathlib import Path
 
 from omegaconf.resolvers import oc
 
-from partcraft_kedro.hooks import FlatMlflowHook, PartCraftHooks
 from partcraft_kedro.project import project_folder
+
+# kedro-mlflow brings a model that MLflow warns of, used or not and whatever is filtered.
+with warnings.catch_warnings(record=True):
+    from partcraft_kedro.hooks import CheckHooks, FlatMlflowHook, PartCraftHooks
+    from partcraft_kedro.progress import ProgressHooks
 
 
 def _absolute(place: str) -> str:
@@ -25,8 +30,8 @@ def _database() -> str:
     return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
 
 
-# Called last to first: the MLflow run is open before options go into it.
-HOOKS = (PartCraftHooks(), FlatMlflowHook())
+# Called last to first: what must fail does so before anything is told, and before MLflow's run is opened.
+HOOKS = (PartCraftHooks(), FlatMlflowHook(), ProgressHooks(), CheckHooks())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow",)
 
 CONFIG_LOADER_ARGS = {

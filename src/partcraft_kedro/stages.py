@@ -70,6 +70,8 @@ class Stages:
 
     def __init__(self, root: Path, dataset: str, point: str = ""):
         self.root, self.dataset, self.point = root, dataset, point
+        self.asked: list[StageRef] = []
+        """What was run or found so far."""
 
     def layer(self, layer: str) -> Path:
         """The dataset's folder in a layer."""
@@ -89,7 +91,8 @@ class Stages:
             if not found:
                 work = resolve_name(stage.work)
                 place.finish(work(StageRef(place.folder, place.fingerprint), **seen, **(silent or {})))
-            return StageRef(place.folder, place.fingerprint, place.summary, found)
+            self.asked.append(StageRef(place.folder, place.fingerprint, place.summary, found))
+            return self.asked[-1]
 
     def _key_of(self, value: Any) -> Any:
         memo = self.root / ".digests"
@@ -98,11 +101,11 @@ class Stages:
         if isinstance(value, pd.DataFrame | Path):
             return fingerprint_of(value, memo)
         if isinstance(value, Options | Selection):
-            return _key_of_options(value, memo)
+            return key_of_options(value, memo)
         return value
 
 
-def _key_of_options(options: Options | Selection, memo: Path) -> dict[str, Any]:
+def key_of_options(options: Options | Selection, memo: Path) -> dict[str, Any]:
     """Values by name: none of what is silent, and models and files by their content."""
     key: dict[str, Any] = {}
     for name, value, marks in options.marked():
@@ -110,14 +113,14 @@ def _key_of_options(options: Options | Selection, memo: Path) -> dict[str, Any]:
         if any(isinstance(mark, Silent) for mark in marks):
             continue
         if isinstance(value, Options):
-            key[name] = _key_of_options(value, memo)
+            key[name] = key_of_options(value, memo)
         elif weights and value is not None:
             content = model_fingerprint(value, weights.component, weights.option, memo)
             key[name] = [value, content] if weights.by_name_too else content
         elif any(isinstance(mark, Contents) for mark in marks) and value is not None:
             key[name] = fingerprint_of(value, memo) if value.exists() else None
         else:
-            key[name] = value
+            key[name] = str(value) if isinstance(value, Path) else value
     return key
 
 

@@ -1,5 +1,6 @@
 """What goes to MLflow while nodes run. Without an active run nothing is logged."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ def address_of_runs() -> str | None:
 
 
 def log_step(step: int, values: dict[str, float]) -> None:
-    """Log one point of each curve."""
+    """Log one point of each curve of training."""
     if mlflow := active_mlflow():
-        mlflow.log_metrics(values, step=step)
+        mlflow.log_metrics({f"training/{name}": value for name, value in values.items()}, step=step)
 
 
 def log_curve(history: pd.DataFrame) -> None:
@@ -41,7 +42,8 @@ def log_curve(history: pd.DataFrame) -> None:
     if mlflow := active_mlflow():
         from mlflow.entities import Metric
 
-        client, run, curves = mlflow.MlflowClient(), mlflow.active_run().info.run_id, history.set_index("step")
+        curves = history.set_index("step").add_prefix("training/")
+        client, run = mlflow.MlflowClient(), mlflow.active_run().info.run_id
         if client.get_run(run).data.metrics.keys() >= set(curves):
             return
         now = time.time_ns() // 10**6
@@ -51,19 +53,28 @@ def log_curve(history: pd.DataFrame) -> None:
 
 def log_samples(samples: pd.DataFrame, folder: Path) -> None:
     """Log pictures sampled at one step, as an image that MLflow shows over steps and beside those of other runs, and
-    their mean by every measure of codes. samples: columns step, those measures, and path, relative to `folder`."""
+    their mean by every measure of codes. Step 0 shows the real pictures.
+
+    samples: columns step, those measures, and path and source_path, relative to `folder`.
+    """
     if mlflow := active_mlflow():
         step = int(samples["step"].iloc[0])
         log_step(step, {f"sample_{measure}": samples[measure].mean() for measure in names_with(of_codes=True)})
-        mlflow.log_image(
-            _side_by_side([Image.open(folder / path) for path in samples["path"]]), key="samples", step=step
-        )
+        sampled = _grid([Image.open(folder / path) for path in samples["path"]])
+        if not mlflow.MlflowClient().list_artifacts(mlflow.active_run().info.run_id, "images"):
+            mlflow.log_image(
+                _grid([Image.open(folder / path) for path in samples["source_path"]]), key="samples", step=0
+            )
+        mlflow.log_image(sampled, key="samples", step=step)
 
 
-def _side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    """One row of pictures of equal size."""
-    width, height = pictures[0].size
-    row = Image.new("RGB", (width * len(pictures), height))
+def _grid(pictures: list[Image.Image]) -> Image.Image:
+    """A square of pictures, each at least 256 pixels wide: MLflow shrinks what it shows to so much in all."""
+    side = max(256, pictures[0].width)
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    grid = Image.new("RGB", (side * columns, side * rows), "white")
     for i, picture in enumerate(pictures):
-        row.paste(picture, (i * width, 0))
-    return row
+        resized = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+        grid.paste(resized, (i % columns * side, i // columns * side))
+    return grid

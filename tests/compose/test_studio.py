@@ -105,7 +105,7 @@ def test_before_training_there_are_palettes_and_a_sentence(studio: Studio) -> No
     untrained = Studio(studio.palette, studio._predictor, BaseModelOptions(device="cpu"), SAMPLING)
     assert untrained.version is None
     assert untrained.look_at(studio.palette.picture("000", 128)).code == studio.palette.code_of("000")
-    with pytest.raises(UserError, match=r"run `kedro run --pipeline=train`"):
+    with pytest.raises(UserError, match=r"run `kedro run --pipelines=train`"):
         untrained.make(PROMPT)
 
 

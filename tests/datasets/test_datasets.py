@@ -21,6 +21,7 @@ from partcraft_kedro.datasets import (
     PlotDataset,
     StageRefDataset,
     TableDataset,
+    unless_drawn,
 )
 from partcraft_kedro.files import write_file
 from partcraft_kedro.stages import StageRef
@@ -168,3 +169,26 @@ def test_a_stage_is_found_in_a_folder_of_data_that_was_moved(tmp_path) -> None:
     StageRefDataset(filepath=str(filepath), root=str(tmp_path / "data")).save(made)
     moved = StageRefDataset(filepath=str(filepath), root=str(tmp_path / "moved")).load()
     assert moved == StageRef(tmp_path / "moved" / "04_feature" / "features-abc", "abc", {"grid": 16}, found=True)
+
+
+def test_a_figure_of_the_same_inputs_is_not_drawn_again(tmp_path):
+    drawn = []
+
+    @unless_drawn
+    def draw(table: pd.DataFrame, text: str) -> Figure:
+        drawn.append(text)
+        return Figure(figsize=(1, 1))
+
+    place = str(tmp_path / "figure.png")
+    table = pd.DataFrame({"path": ["a.png"], "code": [[1, 2]]})
+    for _ in range(2):
+        FigureDataset(filepath=place).save(draw(table, "a"))
+    assert drawn == ["a"]
+    FigureDataset(filepath=place).save(draw(table, "b"))
+    FigureDataset(filepath=place).save(draw(table.assign(code=[[1, 3]]), "b"))
+    FigureDataset(filepath=place, save_args={"dpi": 30}).save(draw(table.assign(code=[[1, 3]]), "b"))
+    assert drawn == ["a", "b", "b", "b"]
+    Path(place).write_bytes(Path(place).read_bytes()[:20])
+    dataset = FigureDataset(filepath=place)
+    dataset.save(draw(table, "c"))
+    assert drawn[-1] == "c" and dataset.load().size == (100, 100)

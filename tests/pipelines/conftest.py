@@ -59,11 +59,12 @@ class Project:
         return any(self.data.glob(pattern))
 
     def contents(self) -> dict[str, bytes]:
-        """Every file by its path, versions' names left out; of several versions the newest."""
+        """Every file by its path, versions' names left out; of several versions the newest. What notes how long runs
+        took is left out."""
         return {
             _VERSION.sub("<version>", path.relative_to(self.data).as_posix()): path.read_bytes()
             for path in sorted(self.data.rglob("*"))
-            if path.is_file()
+            if path.is_file() and path.parent.name != ".runs"
         }
 
 

@@ -459,7 +459,7 @@ def test_before_training_there_are_palettes(finished, tmp_path: Path, browser: B
         page.goto(server.address)
         page.wait_for_selector("body[data-ready]")
         expect(page.locator("#variants [role=option]").first).to_be_visible()
-        expect(page.locator("#stage")).to_contain_text("kedro run --pipeline=train")
+        expect(page.locator("#stage")).to_contain_text("kedro run --pipelines=train")
         expect(page.locator("#make")).to_be_disabled()
     finally:
         server.stop()
@@ -470,7 +470,7 @@ def test_what_is_missing_is_told_before_anything_is_opened(finished, tmp_path: P
     code, output = empty.run("--no-browser", command="compose")
     assert (code, output.splitlines()[-1]) == (
         1,
-        "Error: No parts have been discovered yet: run `kedro run --pipeline=parts` first, with the same --env.",
+        "Error: No parts have been discovered yet: run `kedro run --pipelines=parts` first, with the same --env.",
     )
     code, output = server.project.run("--no-browser", "--adapter=nine", command="compose")
     assert code == 1

@@ -25,7 +25,7 @@ def test_runs_that_are_killed_end_with_the_same_bytes(finished, tmp_path) -> Non
     # As if it had been killed when all was done but to remove the checkpoint, and to say so.
     (training / "checkpoint.safetensors").touch()
     (training / "finished.json").unlink()
-    Run(tmp_path, "--pipeline=train", project=finished.folder).finish()
+    Run(tmp_path, "--pipelines=train", project=finished.folder).finish()
     found = contents(tmp_path / "data")
     assert differing(found, of_the_same_folders(contents(finished.data), found)) == [], chosen
 

@@ -62,7 +62,7 @@ def one_run(finished, tmp_path) -> Path:
     shutil.copy(finished.database, database)
     client = MlflowClient(f"sqlite:///{database}")
     runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
-    kept = next(run.info.run_id for run in runs if "reconstruction.emr.value" in run.data.metrics)
+    kept = next(run.info.run_id for run in runs if "scores/reconstruction.emr" in run.data.metrics)
     for run in runs:
         if run.info.run_id != kept:
             client.delete_run(run.info.run_id)
@@ -122,7 +122,7 @@ def test_compare_one_run(finished, one_run) -> None:
     cells = execute("03_compare_runs", finished.data, one_run)
     assert printed(cells["runs"]).startswith(f"1 of the 1 runs of {EXPERIMENT}")
     assert printed(cells["options"]).startswith("0 of ")
-    assert {"reconstruction.emr", "composition.4.cosim", "discovery.nmi"} <= set(row_names(cells["scores"]))
+    assert {"scores/reconstruction.emr", "scores/composition.4.cosim", "parts/nmi"} <= set(row_names(cells["scores"]))
     assert figures_of(cells) == {"curves": 1, "option": 1}
     assert printed(cells["sweeps"]).startswith("No sweep has been summed up yet")
 
@@ -149,8 +149,8 @@ def test_compare_a_sweep(finished, one_run, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("01_parts", "kedro run --pipeline=parts --env=test"),
-        ("02_compose", "kedro run --pipeline=train --env=test"),
+        ("01_parts", "kedro run --pipelines=parts --env=test"),
+        ("02_compose", "kedro run --pipelines=train --env=test"),
         ("03_compare_runs", "kedro run --env=test"),
     ],
 )

@@ -78,7 +78,7 @@ def test_photographs_pass_through_the_whole_chain(project, cub) -> None:
 
 @pytest.mark.parametrize("source", ["cub", "dogs", "sims4", "folder"])
 def test_a_missing_dataset_is_told_in_one_sentence(project, source: str) -> None:
-    code, output = project.run("--pipeline=images", f"--params=images.source={source}")
+    code, output = project.run("--pipelines=images", f"--params=images.source={source}")
     assert code == 1
     assert "images.folder" in output
     assert "Traceback" not in output
@@ -93,7 +93,7 @@ def test_a_missing_dataset_is_told_in_one_sentence(project, source: str) -> None
     ],
 )
 def test_a_missing_model_is_told_in_one_sentence(project, pipeline: str, option: str, model: str) -> None:
-    code, output = project.run(f"--pipeline={pipeline}", f"--params={option}={model}")
+    code, output = project.run(f"--pipelines={pipeline}", f"--params={option}={model}")
     assert code == 1
     assert f"{option}='{model}' is not on this machine" in output
     assert f"download https://huggingface.co/{model} into a folder" in output

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import requests
+from mlflow import MlflowClient
 
 from partcraft_kedro.evaluation.measures import MEASURES
 from partcraft_kedro.pipeline_registry import register_pipelines
@@ -69,12 +70,15 @@ def test_mlflow_has_flat_options_curves_and_metrics(finished) -> None:
     assert options["train.attention_weight"] == "0.01"
     assert options["generate.sampling.steps"] == "2"
     assert {
-        "loss",
-        "attention_inside",
-        "reconstruction.emr.value",
-        "discovery.nmi",
-        "transfer.background.emr.value",
+        "training/loss",
+        "training/attention_inside",
+        "training/sample_emr",
+        "scores/reconstruction.emr",
+        "scores/transfer.background.emr",
+        "parts/nmi",
     } <= metrics
+    assert {name.partition("/")[0] for name in metrics} == {"training", "scores", "parts"}
+    assert not [name for name in metrics if name.endswith((".low", ".high", ".ceiling", ".floor", ".n"))]
     assert names >= 1
     assert kinds["mlflow.experimentKind"] == "custom_model_development"
 
@@ -89,6 +93,14 @@ def test_a_second_run_computes_nothing_again(finished) -> None:
     code, output = finished.run(PYTHONPROFILEIMPORTTIME="1")
     assert code == 0, output
     assert stamps() == before
+    told = [line for line in output.splitlines() if not line.startswith("import time:")]
+    assert told[0] == "PartCraft: test"
+    assert told[1].startswith("kept: images, features, parts, train, generate, evaluate; to run: prompts (")
+    lines = dict(line.split(maxsplit=1) for line in told[2:10])
+    assert lines.keys() == set(STAGES)
+    kept = {stage for stage, what in lines.items() if what == "kept"}
+    assert kept == {"images", "features", "parts", "train", "generate", "evaluate"}
+    assert told[10].strip() == "PartCraft: what was measured"
     imported = {line.rpartition("|")[2].strip() for line in output.splitlines() if line.startswith("import time:")}
     assert "pandas" in imported
     assert not imported & {"torch", "diffusers", "transformers", "peft", "torchmetrics"}
@@ -105,11 +117,11 @@ def test_a_second_run_computes_nothing_again(finished) -> None:
 )
 def test_a_changed_option_runs_its_stage_and_what_follows(finished, option: str, stages: set[str]) -> None:
     before = set(finished.data.glob("0*/test/*-*"))
-    code, output = finished.run("--pipeline=generate", f"--params={option}")
+    code, output = finished.run("--pipelines=generate", f"--params={option}")
     assert code == 0, output
     fresh = {path.name.rsplit("-", 1)[0] for path in set(finished.data.glob("0*/test/*-*")) - before}
     assert fresh == stages
-    assert finished.run("--pipeline=generate")[0] == 0
+    assert finished.run("--pipelines=generate")[0] == 0
 
 
 def test_scores_follow_the_pictures_that_floors_are_drawn_from(finished) -> None:
@@ -197,3 +209,40 @@ def test_mlflow_s_pages_open_though_the_environment_is_not_activated(project) ->
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
         process.communicate()
+
+
+def test_the_page_of_runs_is_that_of_the_experiment(finished) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = finished.start(f"--port={port}", "--no-browser", command="runs")
+    try:
+        address = next(line.split()[2] for line in process.stdout if line.startswith("Runs at "))
+        client = MlflowClient(f"sqlite:///{finished.database}")
+        experiment = client.get_experiment_by_name("partcraft-test").experiment_id
+        page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+        assert address == f"http://127.0.0.1:{port}/{page}"
+        assert requests.get(address, timeout=60).ok
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.communicate()
+
+
+def test_runs_are_named_described_and_have_the_options_that_they_used(finished) -> None:
+    code, output = finished.run("--pipelines=parts", "--params=parts.variants=4,train.steps=4")
+    assert code == 0, output
+    client = MlflowClient(f"sqlite:///{finished.database}")
+    experiment = client.get_experiment_by_name("partcraft-test").experiment_id
+    last, *_, first = client.search_runs([experiment], order_by=["attributes.start_time DESC"])
+    assert (first.info.run_name, last.info.run_name) == ("defaults", "parts, variants 4, 4 steps")
+    assert {option.partition(".")[0] for option in last.data.params} == {
+        *("images", "features", "base", "parts", "evaluate"),
+    }
+    assert "| reconstruction | " in first.data.tags["mlflow.note.content"]
+    assert "| nmi | " in last.data.tags["mlflow.note.content"]
+    table = client.download_artifacts(first.info.run_id, "report/scores.json")
+    columns = json.loads(Path(table).read_text())["columns"]
+    assert {"task", "measure", "value", "low", "high", "ceiling", "floor"} <= set(columns)
+    shown = [artifact.path for artifact in client.list_artifacts(first.info.run_id, "images")]
+    assert [path for path in shown if path.startswith("images/samples+step+0+") and path.endswith(".png")]

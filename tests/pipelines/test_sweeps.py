@@ -103,13 +103,13 @@ def test_every_point_is_a_child_of_one_run(swept) -> None:
         assert {child.info.run_id for child in children} == expected  # the killed attempt's is gone
         assert {child.info.status for child in children} == {"FINISHED"}
         for child in children:
-            assert "reconstruction.emr.value" in child.data.metrics
+            assert "scores/reconstruction.emr" in child.data.metrics
             version = child.data.tags["adapter_version"]
             folder = project.data / f"06_models/test/sweeps/{sweep.name}/{child.info.run_name}/adapter"
             assert [path.name for path in folder.iterdir()] == [version]
             (registered,) = client.search_model_versions(f"run_id = '{child.info.run_id}'")
             assert float(registered.tags["reconstruction.emr"]) == pytest.approx(
-                child.data.metrics["reconstruction.emr.value"], abs=1e-4
+                child.data.metrics["scores/reconstruction.emr"], abs=1e-4
             )
             assert (Path(registered.source.removeprefix("file://")) / "adapter.json").exists()
 
@@ -172,14 +172,14 @@ def test_the_table_and_the_page_lead_to_the_runs(swept) -> None:
     assert "| 0.01 |" in parent.data.tags["mlflow.note.content"]
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "report")}
     assert {"report/experiments.html", "report/attention_weight.png", "report/sweep_summary.parquet"} <= artifacts
-    code, output = project.run("--pipeline=experiments")
+    code, output = project.run("--pipelines=experiments")
     assert code == 0, output
     everything = pd.read_parquet(project.data / "08_reporting/test/sweep_summary.parquet")
     assert {"attention_weight", "grid-rank"} <= set(everything["sweep"])
 
 
 def test_without_a_sweep_the_report_says_how_to_run_one(project) -> None:
-    code, output = project.run("--pipeline=experiments")
+    code, output = project.run("--pipelines=experiments")
     assert code == 0, output
     assert "kedro sweep" in (project.data / "08_reporting/test/experiments.html").read_text()
 
@@ -189,7 +189,7 @@ def test_without_a_sweep_the_report_says_how_to_run_one(project) -> None:
     [
         (["atention_weight"], "There is no sweep 'atention_weight'"),
         (["--grid=train.rnak=2"], "rnak"),
-        (["--grid=trian.rank=2"], "no options 'trian'"),
+        (["--grid=trian.rank=2"], "no group of options 'trian': did you mean 'train'?"),
         (["--grid=train.rank=2,-1"], "rank"),
         (["--grid=train.rank"], "'train.rank' is not of the form"),
         (["--grid=train.rank=[2"], "cannot be read"),

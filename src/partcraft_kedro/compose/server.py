@@ -152,7 +152,7 @@ def build_server(studio: Studio, boards: Path, *, title: str, env: str | None, h
             "title": title,
             "parts_version": boards.name,  # of what stands behind the crops' addresses
             "adapter": None if studio.adapter is None else studio.version,
-            "missing": None if studio.adapter else "Nothing can be drawn yet: run `kedro run --pipeline=train` first.",
+            "missing": None if studio.adapter else "Nothing can be drawn yet: run `kedro run --pipelines=train` first.",
             "parts": [
                 {"name": name, "colour": colour, "variants": [_about(variant) for variant in variants]}
                 for name, colour, variants in zip(

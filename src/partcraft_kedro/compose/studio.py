@@ -112,7 +112,7 @@ class Studio:
 
     def _trained(self) -> Path:
         if self.adapter is None:
-            raise UserError("Nothing can be drawn before an adapter is trained: run `kedro run --pipeline=train`.")
+            raise UserError("Nothing can be drawn before an adapter is trained: run `kedro run --pipelines=train`.")
         return self.adapter
 
     def make(

@@ -1,7 +1,7 @@
 """Catalog datasets of this project."""
 
 from partcraft_kedro.datasets.document import DocumentDataset, EditableDataset, PageDataset
-from partcraft_kedro.datasets.figure import FigureDataset, PlotDataset
+from partcraft_kedro.datasets.figure import FigureDataset, PlotDataset, unless_drawn
 from partcraft_kedro.datasets.folder import FolderDataset
 from partcraft_kedro.datasets.own import ReadsItsOwn
 from partcraft_kedro.datasets.previews import (
@@ -28,4 +28,5 @@ __all__ = [
     "StageRefDataset",
     "StagesDataset",
     "TableDataset",
+    "unless_drawn",
 ]

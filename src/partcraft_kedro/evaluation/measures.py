@@ -17,6 +17,7 @@ class Measure:
 
     name: its key in every table; of a picture's measure also its column in the table of pictures, where its ceiling
     and its floor are `<name>_ceiling` and `<name>_floor`.
+    meaning: what it is, for people, in a few words; less_is_better: else more is.
     title: for people; fid_title: the same on the features of FID, of a measure of sets.
     per_picture: a mean over pictures, with interval, ceiling and floor; else of all pictures as a set.
     of_codes: needs nothing but codes, so that pictures which are sampled while training have it too.
@@ -29,6 +30,8 @@ class Measure:
 
     name: str
     title: str
+    meaning: str
+    less_is_better: bool = False
     fid_title: str = ""
     per_picture: bool = True
     of_codes: bool = False
@@ -46,17 +49,68 @@ class Measure:
 MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
-        Measure("emr", "EMR", of_codes=True, headline=True),
-        Measure("cosim", "CoSim", of_codes=True),
-        Measure("judge", "judge"),
-        Measure("arrived", "arrived", of_swaps=True, compared=False),
-        Measure("stayed", "stayed", of_swaps=True, compared=False),
-        Measure("shape", "shape", of_request=False),
-        Measure("part_identity", "part identity"),
-        Measure("frechet", "Fréchet distance", fid_title="FID", per_picture=False, bounded=False, headline=True),
-        Measure("kernel", "kernel distance", fid_title="KID", per_picture=False, bounded=False, compared=False),
-        Measure("density", "density", fid_title="FID density", per_picture=False, bounded=False, compared=False),
-        Measure("coverage", "coverage", fid_title="FID coverage", per_picture=False, compared=False),
+        Measure(
+            "emr",
+            "EMR",
+            "share of the part tokens asked for that are found again in the picture",
+            of_codes=True,
+            headline=True,
+        ),
+        Measure(
+            "cosim",
+            "CoSim",
+            "how near the found variants are to those asked for, as the cosine of their centroids",
+            of_codes=True,
+        ),
+        Measure("judge", "judge", "share of looks that an independent network finds as asked for"),
+        Measure("arrived", "arrived", "share of the lent looks that the judge finds", of_swaps=True, compared=False),
+        Measure(
+            "stayed", "stayed", "share of all other looks that the judge finds unchanged", of_swaps=True, compared=False
+        ),
+        Measure(
+            "shape",
+            "shape",
+            "share of pictures with every part in place and of a drawing's size",
+            of_request=False,
+        ),
+        Measure("part_identity", "part identity", "how alike a second encoder finds each part and its source's"),
+        Measure(
+            "frechet",
+            "Fréchet distance",
+            "between real and generated pictures as two clouds of features",
+            less_is_better=True,
+            fid_title="FID",
+            per_picture=False,
+            bounded=False,
+            headline=True,
+        ),
+        Measure(
+            "kernel",
+            "kernel distance",
+            "the same by a kernel, unbiased with few pictures, so that it may be below 0",
+            less_is_better=True,
+            fid_title="KID",
+            per_picture=False,
+            bounded=False,
+            compared=False,
+        ),
+        Measure(
+            "density",
+            "density",
+            "how densely real pictures surround a generated one",
+            fid_title="FID density",
+            per_picture=False,
+            bounded=False,
+            compared=False,
+        ),
+        Measure(
+            "coverage",
+            "coverage",
+            "share of real pictures with a generated one near them",
+            fid_title="FID coverage",
+            per_picture=False,
+            compared=False,
+        ),
     )
 }
 """Every measure by its name, in the order of all tables and figures."""

@@ -9,7 +9,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from partcraft_kedro.evaluation.measures import MEASURES, names_with, title_of
 from partcraft_kedro.experiments.published import PAPER_WEIGHT, published_value
@@ -34,6 +33,8 @@ def interval_of_mean(values: np.ndarray) -> tuple[float, float]:
     """Student's 95% interval of the mean of independent values (n,); NaN for fewer than two."""
     if len(values) < 2:
         return float("nan"), float("nan")
+    from scipy import stats  # takes long to import
+
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return float(np.mean(values) - half), float(np.mean(values) + half)
 

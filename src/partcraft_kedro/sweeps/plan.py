@@ -58,13 +58,12 @@ def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | No
         points = points_of(sweep)
         raw = context.config_loader["parameters"]
         options = [_check(raw, point) for point in points]
-        mlflow = context.mlflow  # type: ignore[attr-defined]  # kedro-mlflow puts it there
-        experiment = mlflow.tracking.experiment._experiment.experiment_id
         folder = context.catalog.load("params:stages").layer("08_reporting") / "sweeps"
     for i, point in enumerate(points):
         for j in range(i):
             if points[j].name == point.name or options[j] == options[i]:
                 raise UserError(f"Points of the sweep repeat each other: {points[j].name} and {point.name}.")
+    experiment = context.mlflow.open_experiment()  # type: ignore[attr-defined]  # FlatMlflowHook puts it there
     return Plan(name, sweep, env, parameters, points, options, experiment, folder)
 
 

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from partcraft_kedro.datasets import unless_drawn
 from partcraft_kedro.pipelines.images.nodes import (
     check_pictures,
     download_pictures,
@@ -21,7 +22,7 @@ def create_pipeline() -> Pipeline:
                 name="check_pictures",
             ),
             Node(
-                draw_contact_sheet,
+                unless_drawn(draw_contact_sheet),
                 ["records", "quarantine", "params:stages"],
                 "contact_sheet",
                 name="draw_contact_sheet",

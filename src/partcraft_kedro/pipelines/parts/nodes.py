@@ -5,10 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
-from partcraft_kedro.drawn.worlds import WORLDS
-from partcraft_kedro.images import readers
 from partcraft_kedro.images.crops import crop_to, crop_within, largest_piece
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions, PartsOptions
@@ -20,6 +17,7 @@ from partcraft_kedro.stages import Stage, StageRef, Stages
 _WORK = "partcraft_kedro.pipelines.parts.work"
 DISCOVERY = Stage("discovery", "05_model_input", version=3, work=f"{_WORK}.discovery")
 LABELLING = Stage("labels", "05_model_input", version=3, work=f"{_WORK}.labelling")
+SCORING = Stage("part_scores", "05_model_input", version=1, work=f"{_WORK}.scoring")
 _SHOWN = 128  # pixels of a picture in a figure
 _VARIANTS, _VARIANTS_OF_MANY = 6, 4  # shown of each part, of six parts at most and of more
 _CROPS = 5  # shown of each variant
@@ -43,47 +41,8 @@ def label_pictures(
 
 def score_discovery(records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, stages: Stages) -> dict:
     """How good the parts are, against what is known of the pictures: true masks, or keypoints, boxes and classes."""
-    found = load_label_maps(part_masks)
-    if "world" in records:
-        return _score_against_masks(records, found, stages)
-    return _score_photographs(records, found, codes)
-
-
-def _score_against_masks(records: pd.DataFrame, found: np.ndarray, stages: Stages) -> dict:
-    """NMI, ARI and IoU, and which true label each discovered part stands for."""
-    from partcraft_kedro.parts import agreement  # scikit-learn, which takes long to import
-
-    labels = WORLDS[records["world"].iloc[0]].labels
-    true = np.stack([np.asarray(Image.open(stages.root / path)) for path in records["mask_path"]])
-    patches = agreement.patch_labels(true, found.shape[1])
-    overlaps = agreement.overlap(found, patches, int(found.max()) + 1, len(labels))
-    scores = agreement.discovery_scores(overlaps, found, true)
-    matching = agreement.match_labels(overlaps)
-    scores["iou_of_labels"] = dict(zip(labels, scores["iou_of_labels"], strict=True))
-    return scores | {"matching": {str(found): labels[true] for found, true in matching.items()}}
-
-
-def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataFrame) -> dict:
-    """NMI, ARI and regression error at the keypoints of the test split, foreground IoU with the boxes, and what codes
-    tell of classes: whatever the records allow. `matching` names parts after their keypoints."""
-    from partcraft_kedro.parts import keypoints  # scikit-learn, which takes long to import
-
-    scores: dict = {"matching": {}, "foreground_share": float((found > 0).mean())}
-    if "keypoints" in records:
-        labelled = keypoints.labels_at_keypoints(records, found)
-        tested = (records["split"] == "test").to_numpy()[labelled["picture"]]
-        if tested.any():
-            scores |= keypoints.keypoint_agreement(labelled[tested])
-            scores["keypoint_error"] = keypoints.keypoint_regression_error(records, found, labelled, int(found.max()))
-        named = keypoints.names_by_keypoints(labelled, readers.CUB_PARTS)
-        scores["matching"] = {str(label): name for label, name in named.items()}
-    boxed = records["box"].notna() if "box" in records else pd.Series(False, records.index)
-    if boxed.any():
-        scores["foreground_iou"] = keypoints.foreground_iou(records[boxed], found[boxed.to_numpy()])
-    if records["class_name"].nunique() > 1:
-        by_id = codes.set_index("id").loc[records["id"], "code"]
-        scores |= keypoints.codes_and_classes(np.stack(by_id), records["class_name"].to_numpy())
-    return scores
+    seen = {"records": records, "part_masks": part_masks, "codes": codes}
+    return stages.run(SCORING, seen, {"root": stages.root}).summary
 
 
 def name_parts(discovery_scores: dict, codes: pd.DataFrame, parts: PartsOptions) -> dict[int, str]:

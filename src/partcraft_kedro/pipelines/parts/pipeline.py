@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from partcraft_kedro.datasets import unless_drawn
 from partcraft_kedro.pipelines.parts import nodes
 
 
@@ -28,13 +29,13 @@ def create_pipeline() -> Pipeline:
             ),
             Node(nodes.name_parts, ["discovery_scores", "codes", "params:parts"], "part_names", name="name_parts"),
             Node(
-                nodes.draw_part_maps,
+                unless_drawn(nodes.draw_part_maps),
                 ["records", "codes", "part_masks", "part_names", "params:evaluate", "params:stages"],
                 "part_maps_figure",
                 name="draw_part_maps",
             ),
             Node(
-                nodes.draw_variants,
+                unless_drawn(nodes.draw_variants),
                 ["records", "codes", "part_masks", "part_names", "discovery_scores", "params:stages"],
                 "variants_figure",
                 name="draw_variants",

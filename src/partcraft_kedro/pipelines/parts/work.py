@@ -4,13 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from tqdm import tqdm
 
+from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.features.shards import FeatureShards
 from partcraft_kedro.files import write_file, write_folder
+from partcraft_kedro.images import readers
 from partcraft_kedro.options import PartsOptions
+from partcraft_kedro.parts import agreement, keypoints
 from partcraft_kedro.parts.discovery import fit_part_predictor
-from partcraft_kedro.parts.label_maps import save_label_maps
+from partcraft_kedro.parts.label_maps import load_label_maps, save_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 
@@ -36,3 +40,44 @@ def labelling(place: StageRef, *, part_predictor: Path, features: StageRef, reco
     save_label_maps(np.concatenate(label_maps), place.folder / "part_masks")
     table = pd.DataFrame({"id": records["id"], "code": codes, "cosine": cosines})
     write_file(place.folder / "codes.parquet", table.to_parquet)
+
+
+def scoring(place: StageRef, *, records: pd.DataFrame, part_masks: Path, codes: pd.DataFrame, root: Path) -> dict:
+    """How good the parts are, against true masks, or keypoints, boxes and classes; `matching` says what each is."""
+    found = load_label_maps(part_masks)
+    if "world" in records:
+        return _score_against_masks(records, found, root)
+    return _score_photographs(records, found, codes)
+
+
+def _score_against_masks(records: pd.DataFrame, found: np.ndarray, root: Path) -> dict:
+    """NMI, ARI and IoU, and which true label each discovered part stands for."""
+    labels = WORLDS[records["world"].iloc[0]].labels
+    true = np.stack([np.asarray(Image.open(root / path)) for path in records["mask_path"]])
+    patches = agreement.patch_labels(true, found.shape[1])
+    overlaps = agreement.overlap(found, patches, int(found.max()) + 1, len(labels))
+    scores = agreement.discovery_scores(overlaps, found, true)
+    matching = agreement.match_labels(overlaps)
+    scores["iou_of_labels"] = dict(zip(labels, scores["iou_of_labels"], strict=True))
+    return scores | {"matching": {str(found): labels[true] for found, true in matching.items()}}
+
+
+def _score_photographs(records: pd.DataFrame, found: np.ndarray, codes: pd.DataFrame) -> dict:
+    """NMI, ARI and regression error at the keypoints of the test split, foreground IoU with the boxes, and what codes
+    tell of classes: whatever the records allow. `matching` names parts after their keypoints."""
+    scores: dict = {"matching": {}, "foreground_share": float((found > 0).mean())}
+    if "keypoints" in records:
+        labelled = keypoints.labels_at_keypoints(records, found)
+        tested = (records["split"] == "test").to_numpy()[labelled["picture"]]
+        if tested.any():
+            scores |= keypoints.keypoint_agreement(labelled[tested])
+            scores["keypoint_error"] = keypoints.keypoint_regression_error(records, found, labelled, int(found.max()))
+        named = keypoints.names_by_keypoints(labelled, readers.CUB_PARTS)
+        scores["matching"] = {str(label): name for label, name in named.items()}
+    boxed = records["box"].notna() if "box" in records else pd.Series(False, records.index)
+    if boxed.any():
+        scores["foreground_iou"] = keypoints.foreground_iou(records[boxed], found[boxed.to_numpy()])
+    if records["class_name"].nunique() > 1:
+        by_id = codes.set_index("id").loc[records["id"], "code"]
+        scores |= keypoints.codes_and_classes(np.stack(by_id), records["class_name"].to_numpy())
+    return scores

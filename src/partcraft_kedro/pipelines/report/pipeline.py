@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from partcraft_kedro.datasets import unless_drawn
 from partcraft_kedro.pipelines.report import nodes
 
 
@@ -10,25 +11,25 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             Node(
-                nodes.draw_reconstructions,
+                unless_drawn(nodes.draw_reconstructions),
                 ["scores", "records", *options],
                 "reconstructions_figure",
                 name="draw_reconstructions",
             ),
             Node(
-                nodes.draw_compositions,
+                unless_drawn(nodes.draw_compositions),
                 ["scores", "records", "part_masks", "part_names", "discovery_scores", *options],
                 "compositions_figure",
                 name="draw_compositions",
             ),
             Node(
-                nodes.draw_transfers,
+                unless_drawn(nodes.draw_transfers),
                 ["scores", "records", "part_masks", "part_names", *options],
                 "transfers_figure",
                 name="draw_transfers",
             ),
-            Node(nodes.draw_losses, "training_losses", "losses_figure", name="draw_losses"),
-            Node(nodes.draw_scores, "score_table", "scores_figure", name="draw_scores"),
+            Node(unless_drawn(nodes.draw_losses), "training_losses", "losses_figure", name="draw_losses"),
+            Node(unless_drawn(nodes.draw_scores), "score_table", "scores_figure", name="draw_scores"),
         ],
         tags="report",
     )
