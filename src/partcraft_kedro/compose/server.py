@@ -99,8 +99,6 @@ def serve(
     Raises UserError if the port is taken.
     """
     server = build_server(studio, boards, title=title, env=env, host=host)
-    if studio.adapter is not None:
-        threading.Thread(target=_load, args=(studio,), daemon=True).start()  # or the first picture would wait for it
     try:
         _, address, _ = server.launch(
             server_name=host,
@@ -114,7 +112,9 @@ def serve(
         )
     except OSError as error:
         raise UserError(f"Port {port} of {host} cannot be used ({error}): give another with --port.") from error
-    return address
+    if studio.adapter is not None:
+        threading.Thread(target=_load, args=(studio,), daemon=True).start()  # or the first picture would wait for it
+    return str(address)
 
 
 def _load(studio: Studio) -> None:

@@ -23,7 +23,7 @@ function refill(container, ...children) {
   const all = () => [...container.querySelectorAll("button, a, input")];
   const at = all().indexOf(document.activeElement);
   container.replaceChildren(...children);
-  if (at >= 0) all()[Math.min(at, all().length - 1)]?.focus();
+  if (at >= 0) all().slice(0, at + 1).findLast((element) => !element.disabled)?.focus();
 }
 
 /** What the server answers; throws its sentence. */
@@ -121,9 +121,12 @@ let asked = 0; // prompts asked for: an answer that comes late is of an old one
 
 const showPrompt = trying(async () => {
   const number = ++asked;
-  const prompt = await ask("/prompt", "POST", words());
-  if (number === asked) $("prompt").textContent = prompt;
+  $("prompt").ariaBusy = "true";
   keepBench();
+  const prompt = await ask("/prompt", "POST", words());
+  if (number !== asked) return;
+  $("prompt").textContent = prompt;
+  $("prompt").ariaBusy = "false";
 });
 
 /** What is chosen and not yet drawn outlives a reload. */
@@ -133,6 +136,7 @@ function keepBench() {
 }
 
 const shuffle = trying(async () => {
+  $("prompt").ariaBusy = "true";
   setCode(await ask("/shuffle", "POST", { code: now.code, locked: [...now.locked] }));
 });
 
