@@ -375,6 +375,7 @@ def compose(env: str | None, params: dict, adapter: str | None, port: int, host:
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
+@stoppable()
 def runs(env: str | None, port: int, host: str, no_browser: bool) -> None:
     """Open MLflow's page of the runs of an environment."""
     from partcraft_kedro.runs_page import serve_runs

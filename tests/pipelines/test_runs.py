@@ -223,10 +223,13 @@ def test_the_page_of_runs_is_that_of_the_experiment(finished) -> None:
         page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
         assert address == f"http://127.0.0.1:{port}/{page}"
         assert requests.get(address, timeout=60).ok
+        process.terminate()  # MLflow's server ends with it, and lets go of its output
+        process.communicate(timeout=60)
+        with pytest.raises(requests.ConnectionError):
+            requests.get(address, timeout=60)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-        process.communicate()
 
 
 def test_runs_are_named_described_and_have_the_options_that_they_used(finished) -> None:
