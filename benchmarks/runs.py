@@ -49,6 +49,7 @@ class Run:
             "PARTCRAFT_DATA": str(place / "data"),
             "PARTCRAFT_ARTIFACTS": str(place / "mlartifacts"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}",
+            "KEDRO_LOGGING_CONFIG": str(Path(__file__).with_name("logging.yml")),
         }
         command = ["kedro", "run", "--env=test", *arguments]
         self.process: BaseProcess = _forks.Process(
@@ -113,11 +114,14 @@ def seconds_alone(place: Path, *arguments: str) -> float:
 
 
 def contents(data: Path) -> dict[str, bytes]:
-    """Every file of a data folder by its path, versions' names left out; of several versions the newest."""
+    """Every file of a data folder by its path, versions' names left out; of several versions the newest.
+
+    Not what runs note of their times.
+    """
     return {
         _VERSION.sub("<version>", path.relative_to(data).as_posix()): path.read_bytes()
         for path in sorted(data.rglob("*"))
-        if path.is_file() and path.suffix != ".lock" and path.name != ".lock"
+        if path.is_file() and path.suffix != ".lock" and path.name != ".lock" and path.parent.name != ".runs"
     }
 
 

@@ -59,7 +59,7 @@ def test_an_adapter_is_chosen_by_version_or_folder_and_words_by_name(finished, t
     [
         (["--tokens=haed:1"], "Error: There is no part 'haed': did you mean 'head'?"),
         (["--adapter=2020"], "Error: There is no adapter version or folder '2020': "),
-        (["--params=bsae.model=tiny"], "Error: There are no options 'bsae': there are base, images, "),
+        (["--params=bsae.model=tiny"], "Error: There is no group of options 'bsae': did you mean 'base'?"),
         (["--push=birds"], "Error: Invalid value for '--push': 'birds' is not of the form owner/name"),
         (["--public"], "Error: --public says who sees what --push uploads: give both."),
     ],

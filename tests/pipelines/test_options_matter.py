@@ -77,7 +77,7 @@ CHANGED = {
         "seed": 1,
     },
     "evaluate": {"bootstrap": 50, "examples": 2, "seed": 1, "part_identity": "<folder>"},
-    "base": {"model": "<folder>"},
+    "base": {"model": "<folder>", "size": 64},
 }
 # What cannot show in the results of a small run on this device.
 ELSEWHERE = {
