@@ -4,6 +4,7 @@ Shared by killed.py, full_disk.py, beside.py and their tests. Each run is a fork
 MLflow and torch already and done nothing else: that saves most of a short run's time.
 """
 
+import logging
 import multiprocessing
 import os
 import re
@@ -25,14 +26,14 @@ _forks.set_forkserver_preload(
     ]
 )
 
-_RUNNING = re.compile(r"Running node: ([\w.]+)")
+_RUNNING = re.compile(r"Running node: (\w+)")
 _VERSION = re.compile(r"\d{4}-\d\d-\d\dT[\d.]+Z")
 STAGES = ("images", "features", "parts", "prompts", "train", "generate", "evaluate", "report")
 STAGE_OF = {
-    node.name: next(stage for stage in STAGES if stage in node.tags)
+    node.name.rpartition(".")[2]: next(stage for stage in STAGES if stage in node.tags)
     for node in register_pipelines()["__default__"].nodes
 }
-"""The stage of each node, in the order in which the nodes run."""
+"""The stage of each node, which Kedro tells without its stage, in the order in which the nodes run."""
 
 
 class Run:
@@ -49,7 +50,6 @@ class Run:
             "PARTCRAFT_DATA": str(place / "data"),
             "PARTCRAFT_ARTIFACTS": str(place / "mlartifacts"),
             "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}",
-            "KEDRO_LOGGING_CONFIG": str(Path(__file__).with_name("logging.yml")),
         }
         command = ["kedro", "run", "--env=test", *arguments]
         self.process: BaseProcess = _forks.Process(
@@ -103,6 +103,7 @@ def _work(command: list[str], project: Path, environment: dict[str, str], log: P
     multiprocessing.set_start_method(None, force=True)  # the system's own, for its own processes
     from kedro.framework.cli import main
 
+    logging.getLogger("kedro").setLevel(logging.INFO)  # tells of each node, in the midst of which a trial breaks off
     main()
 
 

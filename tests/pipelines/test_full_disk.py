@@ -27,8 +27,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 @pytest.mark.parametrize(
     ("on", "nodes", "ended"),
     [
-        ("data", ["train.cache_latents", "train.train_adapter", "report.draw_scores"], 3),
-        ("mlflow", ["train.train_adapter"], 1),
+        ("data", ["cache_latents", "train_adapter", "draw_scores"], 3),
+        ("mlflow", ["train_adapter"], 1),
     ],
 )
 def test_a_run_goes_on_when_there_is_space_again(finished, disk, tmp_path, on, nodes, ended) -> None:
