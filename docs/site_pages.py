@@ -42,6 +42,7 @@ SHARED = (
     "passes",
     "randomness",
     "stages",
+    "templates",
     "weights",
 )
 """Modules beside the rooms that the rooms use, and that know neither Kedro nor MLflow."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 from kedro.framework.cli.project import run
-from kedro.framework.session import KedroSession
 from kedro.io import DataCatalog
 
 from partcraft_kedro.errors import UserError
@@ -17,8 +16,6 @@ from partcraft_kedro.export import FORMATS
 from partcraft_kedro.files import fingerprint_of
 
 if TYPE_CHECKING:  # what computes is slow to import
-    from kedro.framework.context import KedroContext
-
     from partcraft_kedro.export.adapter import Adapter
     from partcraft_kedro.export.words import Word
     from partcraft_kedro.stages import Stages
@@ -56,9 +53,9 @@ def export(
     to = to.expanduser()
     if public and not push:
         raise click.UsageError("--public says who sees what --push uploads: give both.")
-    session = KedroSession.create(env=env, runtime_params=params)
-    with session:
-        _export(session.load_context(), to, adapter, tokens, form, push)
+    from partcraft_kedro.opening import open_catalog
+
+    _export(open_catalog(env, params), to, adapter, tokens, form, push)
     click.echo(f"Model card: {to / 'README.md'}. To choose parts, open {to / 'contact_sheet.html'}.")
     if push:
         from partcraft_kedro.export.hub import push as upload
@@ -66,18 +63,14 @@ def export(
         click.echo(f"Uploaded to {upload(to, push, public=public)}")
 
 
-def _export(context: "KedroContext", to: Path, adapter: str | None, tokens: str, form: str, push: str | None) -> None:
+def _export(catalog: DataCatalog, to: Path, adapter: str | None, tokens: str, form: str, push: str | None) -> None:
     from partcraft_kedro.export.adapter import read_adapter, read_base
     from partcraft_kedro.export.choice import title_of
     from partcraft_kedro.export.folder import programs_for, refuse_folder, write_export
     from partcraft_kedro.model.partcraft import refuse_other_base
     from partcraft_kedro.opening import adapters_of, choose_adapter
-    from partcraft_kedro.options import BaseModelOptions, GenerateOptions, refuse_unknown_groups
 
-    refuse_unknown_groups(context.params)
-    catalog = context.catalog
-    assert isinstance(catalog, DataCatalog)  # unless settings.py names another class
-    stages = catalog.load("params:stages")
+    stages, options = catalog.load("params:stages"), catalog.load("parameters")
     refuse_folder(to)
     found = choose_adapter(adapters_of(catalog), adapter)
     if found is None:
@@ -85,13 +78,11 @@ def _export(context: "KedroContext", to: Path, adapter: str | None, tokens: str,
     chosen = read_adapter(found)
     title = title_of(stages.dataset)
     programs_for(chosen, title, form)
-    options = {"base": {}, "generate": {}} | dict(context.params)
-    base = BaseModelOptions.model_validate(options["base"]).model
+    base = options["base"].model
     refuse_other_base(base, chosen.settings, chosen.folder)
     read = replace(read_base(base), side=chosen.settings["size"])  # that it was trained at
     words = _words(catalog, stages, chosen, tokens, title)
-    sampling = GenerateOptions.model_validate(options["generate"]).sampling
-    write_export(to, chosen, read, title, words, form, sampling, push)
+    write_export(to, chosen, read, title, words, form, options["generate"].sampling, push)
 
 
 def _words(catalog: DataCatalog, stages: "Stages", adapter: "Adapter", asked: str, title: str) -> "list[Word]":

@@ -11,6 +11,7 @@ from partcraft_kedro.compose.palette import Palette
 from partcraft_kedro.compose.studio import Studio
 from partcraft_kedro.datasets import FolderDataset
 from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.options import refuse_unknown_groups
 from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.project import project_folder
@@ -20,12 +21,14 @@ def open_catalog(env: str | None = None, params: dict[str, Any] | None = None) -
     """What the last runs of an environment left behind.
 
     env: as in `kedro run --env=cub`, None for drawn creatures; params: as in `kedro run --params`, as a tree.
+    Raises UserError for a group of options that there is not.
     """
     bootstrap_project(project_folder())
     session = KedroSession.create(env=env, runtime_params=params)
     with session:
         catalog = session.load_context().catalog
     assert isinstance(catalog, DataCatalog)  # unless settings.py names another class
+    refuse_unknown_groups(catalog.load("parameters"))
     return catalog
 
 

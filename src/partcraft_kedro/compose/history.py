@@ -23,6 +23,7 @@ from partcraft_kedro.prompts import split_prompt
 _logger = logging.getLogger(__name__)
 _BOARD, _MAKING = re.compile(r"[0-9a-z]{16,40}"), re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
 _FILE = "making.json"
+_MISSING = "There is no such picture on this board."
 
 
 class History:
@@ -84,14 +85,13 @@ class History:
     def delete(self, making: str) -> None:
         """Remove a making; what was made from it hangs on its parent. Raises UserError if there is none."""
         with self._alone():
-            if not self._is_there(making):
-                raise UserError("There is no such picture on this board.")
-            parent = _read(self._folder / making / _FILE)["parent"]
+            folder = self._folder_of(making)
+            parent = _read(folder / _FILE)["parent"]
             for other in self.makings():
                 if other["parent"] == making:
                     write_json(self._folder / other["id"] / _FILE, other | {"parent": parent})
             hidden = self._folder / f".{making}.deleted"
-            (self._folder / making).rename(hidden)  # at once: a killed process leaves nothing that is half there
+            folder.rename(hidden)  # at once: a killed process leaves nothing that is half there
             shutil.rmtree(hidden)
 
     def _alone(self) -> FileLock:
@@ -101,9 +101,15 @@ class History:
 
     def picture(self, making: str, number: int) -> Path:
         """The PNG. Raises UserError if there is none."""
-        if not self._is_there(making) or not (path := self._folder / making / f"{number}.png").exists():
-            raise UserError("There is no such picture on this board.")
+        if not (path := self._folder_of(making) / f"{number}.png").exists():
+            raise UserError(_MISSING)
         return path
+
+    def _folder_of(self, making: str) -> Path:
+        """Raises UserError if there is no such making."""
+        if not self._is_there(making):
+            raise UserError(_MISSING)
+        return self._folder / making
 
     def _is_there(self, making: str) -> bool:
         return bool(_MAKING.fullmatch(making)) and (self._folder / making / _FILE).exists()

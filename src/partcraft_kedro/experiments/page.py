@@ -8,7 +8,6 @@ from numbers import Integral
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from plotly.graph_objects import Figure as PlotlyFigure
@@ -17,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from partcraft_kedro.evaluation.measures import names_with, title_of
 from partcraft_kedro.experiments import plots, summary
 from partcraft_kedro.experiments.published import PAPER_OPTIONS, PAPER_OPTIONS_OF, SOURCES
+from partcraft_kedro.templates import load_template
 
 
 def render_page(
@@ -38,14 +38,7 @@ def render_page(
         _section(dataset, of_sweep, scores, pictures, options[name])
         for name, of_sweep in points.groupby("sweep", sort=False)
     ]
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = templates.get_template("page.html.j2")
+    page = load_template(Path(__file__).with_name("page.html.j2"))
     return page.render(dataset=dataset, sections=sections, plotly=Markup(get_plotlyjs()), runs_address=runs_address)
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from partcraft_kedro.export.adapter import Adapter, Base
 from partcraft_kedro.export.words import Program, Word, example_of
 from partcraft_kedro.options import SamplingOptions
+from partcraft_kedro.templates import load_template
 
 
 def render_card(
@@ -20,19 +19,11 @@ def render_card(
     hub: str | None,
 ) -> str:
     """`README.md` of an export. programs: those that it is for; hub: the name that it is uploaded under, if it is."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # it is Markdown
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     example = example_of(words)
     commonest = sorted(words, key=lambda word: -word.count)
     parts = dict.fromkeys(word.part for word in words)
     training = {name: value for name, value in adapter.settings["training"].items() if value is not None}
-    return templates.get_template("card.md.j2").render(
+    return load_template(Path(__file__).with_name("card.md.j2")).render(
         title=title,
         base=base,
         address=_address_of(base),

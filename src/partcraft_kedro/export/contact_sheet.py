@@ -6,7 +6,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
@@ -15,6 +14,7 @@ from partcraft_kedro.export.words import Program, Word, example_of
 from partcraft_kedro.images.crops import crop_to
 from partcraft_kedro.images.decoding import load_picture
 from partcraft_kedro.prompts import TEMPLATES, PartToken
+from partcraft_kedro.templates import load_template
 
 CROP = 128  # pixels
 _READ = 512  # pixels of the picture that it is cut out of
@@ -134,15 +134,8 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]
 
 def render_page(title: str, words: Sequence[Word], programs: Sequence[Program]) -> str:
     """A page that needs no network: who clicks on parts reads the prompt for each program."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     parts = dict.fromkeys(word.part for word in words)
-    return templates.get_template("contact_sheet.html.j2").render(
+    return load_template(Path(__file__).with_name("contact_sheet.html.j2")).render(
         title=title,
         parts=[(part, [word for word in words if word.part == part]) for part in parts],
         chosen={word.word for word in example_of(words)},

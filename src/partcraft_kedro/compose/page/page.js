@@ -46,7 +46,7 @@ let makings = []; // of this board, the oldest first
 const now = {
   code: [], locked: new Set(), part: 1, like: null, // like: a variant whose neighbours are listed
   seed: 0, noise: "0", sampling: {}, shown: null, // shown: the making on the stage
-  number: 0, view: "picture", job: null, // job: {session, event, source} of what is being drawn
+  number: 0, view: "picture", job: null, // job: what is being drawn, its place in the queue and its progress
 };
 /** 32 digits; crypto.randomUUID is there on a machine's own address alone. */
 const randomId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -632,6 +632,7 @@ async function begin() {
   $("guidance").value = studio.sampling.guidance_scale;
   $("negative").value = studio.sampling.negative;
   $("fine-steps").value = Math.max(studio.sampling.steps, 20);
+  $("rough-steps").max = $("fine-steps").max = studio.most_steps;
   $("four").checked = kept.get("four", false);
   now.part = Math.min(1, studio.parts.length - 1);
   const bench = kept.get("bench", null);
