@@ -35,7 +35,7 @@ def test_metrics_of_parts_with_any_name_are_logged(client):
     transfer = {"bird's beak and tail": {"emr": {"value": 0.25, "note": None}}}
     with mlflow.start_run() as run:
         hooks.after_dataset_saved("metrics", {"discovery": {}, "transfer": transfer})
-    assert client.get_run(run.info.run_id).data.metrics == {"scores/transfer.birds beak and tail.emr": 0.25}
+    assert client.get_run(run.info.run_id).data.metrics == {"emr/transfer.birds beak and tail": 0.25}
 
 
 def test_runs_are_shown_on_the_pages_of_make_mlflow(client):

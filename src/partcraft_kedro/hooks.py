@@ -18,7 +18,6 @@ import requests
 from filelock import FileLock
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
@@ -30,7 +29,8 @@ from partcraft_kedro.datasets.own import path_of
 from partcraft_kedro.errors import UserError, unknown
 from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.files import write_file
-from partcraft_kedro.options import flatten, refuse_unknown_groups
+from partcraft_kedro.options import flatten, in_words, refuse_unknown_groups
+from partcraft_kedro.project import stages_of_outputs
 from partcraft_kedro.tracking import active_mlflow
 from partcraft_kedro.weights import resolve_base
 
@@ -71,7 +71,7 @@ def _refuse_missing_versions(versions: dict[str, str], catalog: DataCatalog) -> 
 
 def _refuse_missing_inputs(pipeline: Pipeline, catalog: DataCatalog) -> None:
     """Raise UserError if a pipeline needs what no run has left behind yet."""
-    makers = {output: tag for node in pipelines["__default__"].nodes for output in node.outputs for tag in node.tags}
+    makers = stages_of_outputs()
     for name in sorted(pipeline.inputs()):
         if name in makers and not catalog.exists(name):
             raise UserError(
@@ -104,13 +104,13 @@ class PartCraftHooks:
         if not mlflow:
             return
         if dataset_name == "discovery_scores":
-            mlflow.log_metrics(metrics_of({"parts": data}))
+            mlflow.log_metrics(metrics_of_parts(data))
             _describe_run(mlflow, _table_of_parts(data))
         if dataset_name == "score_table":
             mlflow.log_table(data.astype(object).where(data.notna(), None), "report/scores.json")
             _describe_run(mlflow, _table_of_scores(data))
         if dataset_name == "metrics":
-            measured = metrics_of({"scores": data})
+            measured = metrics_of_pictures(data)
             mlflow.log_metrics(measured)
             if self._adapter:
                 _register_adapter(mlflow, self._adapter, measured)
@@ -191,22 +191,29 @@ def name_of_run(run_params: dict[str, Any]) -> str:
     parts = [*(run_params.get("pipeline_names") or ()), *(run_params.get("tags") or ())]
     parts = [", ".join(parts)] if parts else []
     parts += [f"{name} {version}" for name, version in (run_params.get("load_versions") or {}).items()]
-    parts += [_in_words(option, value) for option, value in flatten(run_params.get("runtime_params") or {}).items()]
+    parts += [in_words(option, value) for option, value in flatten(run_params.get("runtime_params") or {}).items()]
     return ", ".join(parts)[:250] or "defaults"
 
 
-def _in_words(option: str, value: Any) -> str:
-    words = {"train.attention_weight": f"λ {value}", "train.steps": f"{value} steps", "train.method": str(value)}
-    return words.get(option) or f"{option.rpartition('.')[2].replace('_', ' ')} {value}"
+def metrics_of_parts(scores: dict[str, Any]) -> dict[str, float]:
+    """The numbers among the scores of discovered parts, by MLflow's names: `parts/nmi`."""
+    flat = flatten(scores)
+    return {f"parts/{_NO_METRIC.sub('', name)}": v for name, v in flat.items() if isinstance(v, int | float)}
 
 
-def metrics_of(tree: dict[str, Any]) -> dict[str, float]:
-    """The numbers among scores by MLflow's names, in foldable sections by what stands before the slash: of scores that
-    have more than a value the value alone."""
-    ((section, scores),) = tree.items()
-    flat = {name: value for name, value in flatten(scores).items() if isinstance(value, int | float)}
-    values = flat if section == "parts" else {name: v for name, v in flat.items() if name.endswith(".value")}
-    return {f"{section}/{_NO_METRIC.sub('', name.removesuffix('.value'))}": value for name, value in values.items()}
+def metrics_of_pictures(scores: dict[str, Any]) -> dict[str, float]:
+    """The values of measures, by MLflow's names: `emr/composition.4`, `distance/frechet`.
+
+    MLflow folds charts by what stands before the slash, and shows some 18 letters of a title: a measure of pictures
+    stands first, so that its tasks are side by side.
+    """
+    of_pictures, metrics = names_with(per_picture=True), {}
+    for name, value in flatten(scores).items():
+        task, _, measure = name.removesuffix(".value").rpartition(".")
+        if name.endswith(".value") and isinstance(value, int | float):
+            titled = f"{measure}/{task}" if measure in of_pictures else f"{task}/{measure}"
+            metrics[_NO_METRIC.sub("", titled)] = value
+    return metrics
 
 
 def _describe_run(mlflow: Any, table: pd.DataFrame) -> None:
@@ -364,7 +371,7 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
         source = f"{_run_with(mlflow, adapter.parent.name).info.artifact_uri}/adapter"
         tags = {"fingerprint": fingerprint}
         version = client.create_model_version(name, source, run.info.run_id, tags).version
+    compared = {measure.name for measure in MEASURES.values() if measure.compared}
     for metric, value in measured.items():
-        name_of_measure = metric.rpartition(".")[2]
-        if name_of_measure in MEASURES and MEASURES[name_of_measure].compared:
-            client.set_model_version_tag(name, version, metric.removeprefix("scores/"), f"{value:.4f}")
+        if compared & set(metric.split("/")):
+            client.set_model_version_tag(name, version, metric, f"{value:.4f}")

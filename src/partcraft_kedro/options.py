@@ -393,3 +393,9 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             value = value.model_dump(mode="json")
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
+
+
+def in_words(option: str, value: Any) -> str:
+    """An option's value as runs are named by it: `λ 0.1`, `300 steps`, `rank 4`."""
+    words = {"train.attention_weight": f"λ {value}", "train.steps": f"{value} steps", "train.method": str(value)}
+    return words.get(option) or f"{option.rpartition('.')[2].replace('_', ' ')} {value}"

@@ -23,6 +23,13 @@ def project_folder() -> Path:
     return find_kedro_project(Path.cwd()) or Path.cwd()
 
 
+def stages_of_outputs() -> dict[str, str]:
+    """The stage that makes each dataset, by the dataset's name."""
+    from kedro.framework.project import pipelines
+
+    return {output: tag for node in pipelines["__default__"].nodes for output in node.outputs for tag in node.tags}
+
+
 def lay_out(folder: Path) -> None:
     """Make a new or empty folder a Kedro project of the installed package, with settings of its own.
 

@@ -29,8 +29,10 @@ def test_a_grid_has_every_combination_with_every_seed() -> None:
     ]
     assert points[3].options == {"train.rank": 4, "train.method": "partcraft", "train.seed": 7}
     assert points[3].name == "rank-4_method-partcraft_seed-7"
+    assert points[3].title == "rank 4, partcraft, seed 7"
     single = points_of(SweepOptions(grid={"train.attention_weight": [0.1]}, options={"train.method": "dreambooth"}))
     assert [point.setting for point in single] == ["0.1"] * 3
+    assert [point.title for point in single] == ["λ 0.1, seed 0", "λ 0.1, seed 1", "λ 0.1, seed 2"]
     assert single[2].options == {"train.method": "dreambooth", "train.attention_weight": 0.1, "train.seed": 2}
 
 
@@ -96,20 +98,21 @@ def test_every_point_is_a_child_of_one_run(swept) -> None:
     for sweep in project.data.glob(f"{SWEEPS}/*"):
         parent = client.get_run(json.loads((sweep / "sweep.json").read_text())["run_id"])
         assert parent.info.status == "FINISHED"
+        assert parent.info.run_name == sweep.name.rpartition("-")[0]
         children = client.search_runs(
             [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
         )
-        expected = {book["run_id"] for name, book in after.items() if (sweep / name).exists()}
-        assert {child.info.run_id for child in children} == expected  # the killed attempt's is gone
+        points = {book["run_id"]: name for name, book in after.items() if (sweep / name).exists()}
+        assert {child.info.run_id for child in children} == points.keys()  # the killed attempt's is gone
         assert {child.info.status for child in children} == {"FINISHED"}
         for child in children:
-            assert "scores/reconstruction.emr" in child.data.metrics
+            assert "emr/reconstruction" in child.data.metrics
             version = child.data.tags["adapter_version"]
-            folder = project.data / f"06_models/test/sweeps/{sweep.name}/{child.info.run_name}/adapter"
+            folder = project.data / f"06_models/test/sweeps/{sweep.name}/{points[child.info.run_id]}/adapter"
             assert [path.name for path in folder.iterdir()] == [version]
             (registered,) = client.search_model_versions(f"run_id = '{child.info.run_id}'")
-            assert float(registered.tags["reconstruction.emr"]) == pytest.approx(
-                child.data.metrics["scores/reconstruction.emr"], abs=1e-4
+            assert float(registered.tags["emr/reconstruction"]) == pytest.approx(
+                child.data.metrics["emr/reconstruction"], abs=1e-4
             )
             assert (Path(registered.source.removeprefix("file://")) / "adapter.json").exists()
 

@@ -4,23 +4,25 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from partcraft_kedro.options import SweepOptions
+from partcraft_kedro.options import SweepOptions, in_words
 
 
 @dataclass(frozen=True)
 class Point:
     """One run of a sweep.
 
-    options: dotted names to values, the seed among them; setting: what tells it from other points but for the seed.
+    options: dotted names to values, the seed among them; setting: what tells it from other points but for the seed;
+    title: both, of its MLflow run.
     """
 
     setting: str
+    title: str
     seed: int
     options: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """Of its folder and its MLflow run."""
+        """Of its folder."""
         return "_".join([*self.setting.replace("=", "-").replace("/", "-").split(", "), f"seed-{self.seed}"])
 
 
@@ -31,5 +33,6 @@ def points_of(sweep: SweepOptions) -> list[Point]:
         varied = dict(zip(sweep.grid, values, strict=True))
         short = [f"{option.rpartition('.')[2]}={value}" for option, value in varied.items()]
         setting = ", ".join(short) if len(short) > 1 else str(values[0])
-        points.append(Point(setting, seed, sweep.options | varied | {"train.seed": seed}))
+        title = ", ".join(in_words(*option) for option in [*varied.items(), ("train.seed", seed)])
+        points.append(Point(setting, title, seed, sweep.options | varied | {"train.seed": seed}))
     return points

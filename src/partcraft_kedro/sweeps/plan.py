@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from partcraft_kedro.errors import UserError, unknown
-from partcraft_kedro.options import SweepOptions, flatten, refuse_unknown_groups
+from partcraft_kedro.options import SweepOptions, flatten, in_words, refuse_unknown_groups
 from partcraft_kedro.sweeps.grid import Point, points_of
 
 
@@ -32,6 +32,11 @@ class Plan:
     options: list[dict[str, Any]]
     experiment: str
     folder: Path
+
+    @property
+    def title(self) -> str:
+        """Of the sweep's MLflow run: its name, and what differs from the defaults in all points."""
+        return ", ".join([self.name, *(in_words(*option) for option in flatten(self.parameters).items())])
 
     def key(self) -> dict[str, Any]:
         """What the sweep is: every option of every point."""

@@ -58,7 +58,7 @@ class Process:
     def start(self, environment: dict[str, str]) -> None:
         self.failed = False
         self._run_id = self._tracker.begin(self.point)
-        named = {"MLFLOW_RUN_ID": self._run_id, "PARTCRAFT_RUN_NAME": self.point.name}
+        named = {"MLFLOW_RUN_ID": self._run_id, "PARTCRAFT_RUN_NAME": self.point.title}
         self._process = self._command.start(
             {"pipelines": "point"}, f"/{self.point.name}", self.point.options, environment | named, self.log
         )

@@ -26,14 +26,14 @@ def run_sweep(plan: Plan, parallel: int | None) -> Path:
         if stage.finished:
             return stage.folder
         book = Book(stage.folder)
-        tracker = Tracker(book, plan.experiment)
+        tracker = Tracker(book, plan.experiment, plan.title)
         command = Command(plan.env, plan.parameters, f"/sweeps/{stage.folder.name}")
         processes = [Process(point, book, command, tracker) for point in points if not book.is_done(point)]
         tracker.forget_unfinished()
         try:
             failed = _run_all(processes, len(points), parallel, _gpus(first["base"].device), f"sweep {name}")
             if len(failed) < len(points):
-                _report(name, stage.folder, command, tracker.run_id)
+                _report(plan, stage.folder, command, tracker.run_id)
         except BaseException:
             tracker.end("KILLED")
             raise
@@ -84,13 +84,13 @@ def _run_all(processes: list[Process], total: int, parallel: int | None, gpus: l
     return failed
 
 
-def _report(name: str, folder: Path, command: Command, run_id: str) -> None:
+def _report(plan: Plan, folder: Path, command: Command, run_id: str) -> None:
     """The sweep's tables and figures, into its folder and its MLflow run."""
     log = folder / "report.txt"
-    figure = f"{name}_figure" if name in SWEEPS else "own_sweep_figure"
+    figure = f"{plan.name}_figure" if plan.name in SWEEPS else "own_sweep_figure"
     outputs = ["sweep_summary", "experiments_page", "learning_figure", figure]
     run = {"pipelines": "experiments", "to_outputs": ",".join(outputs)}
-    process = command.start(run, "", {}, {"MLFLOW_RUN_ID": run_id, "PARTCRAFT_RUN_NAME": folder.name}, log)
+    process = command.start(run, "", {}, {"MLFLOW_RUN_ID": run_id, "PARTCRAFT_RUN_NAME": plan.title}, log)
     if process.wait() != 0:
         raise UserError(f"The sweep's report failed: {log} has the reason; run the same command again.")
 

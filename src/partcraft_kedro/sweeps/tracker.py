@@ -14,8 +14,8 @@ _logger = logging.getLogger(__name__)
 class Tracker:
     """The sweep's MLflow run, gone on with if there is one, and those of its points."""
 
-    def __init__(self, book: Book, experiment: str):
-        """experiment: the id of MLflow's."""
+    def __init__(self, book: Book, experiment: str, title: str):
+        """experiment: the id of MLflow's; title: of the sweep's run."""
         self._client, self._book, self._experiment = mlflow.MlflowClient(), book, experiment
         known = book.run_id
         try:
@@ -25,7 +25,7 @@ class Tracker:
                 return
         except MlflowException:
             _logger.warning("MLflow no longer knows run %s of the sweep, nor those of its finished points.", known)
-        run = self._client.create_run(experiment, run_name=book.folder.name, tags={"sweep": book.name})
+        run = self._client.create_run(experiment, run_name=title, tags={"sweep": book.name})
         self.run_id = run.info.run_id
         for option, values in book.sweep.grid.items():
             self._client.log_param(self.run_id, f"grid.{option}", str(values))
@@ -43,7 +43,7 @@ class Tracker:
     def begin(self, point: Point) -> str:
         """A child run for a point; returns its id."""
         tags = {"mlflow.parentRunId": self.run_id, "sweep": self._book.name, "setting": point.setting}
-        return self._client.create_run(self._experiment, run_name=point.name, tags=tags).info.run_id
+        return self._client.create_run(self._experiment, run_name=point.title, tags=tags).info.run_id
 
     def adapter_version(self, run_id: str) -> str:
         """Of the adapter that a point's run saved."""
