@@ -6,7 +6,7 @@ from PIL import Image
 
 from partcraft_kedro.compose.palette import Palette
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.images.crops import crop_to
+from partcraft_kedro.images.crops import typical_crop
 
 
 def test_variants_are_those_that_pictures_have_the_commonest_first(palette: Palette) -> None:
@@ -32,7 +32,8 @@ def test_a_crop_is_cut_from_the_typical_picture(palette: Palette) -> None:
     row = palette._rows[variant.typical]
     assert row == np.argmax(np.where(palette.codes[:, 1] == variant.number, palette._cosines[:, 1], -1))
     whole = np.asarray(palette.picture(variant.typical, 320))
-    expected = Image.fromarray(crop_to(whole, palette._label_maps[row] == 1)).resize((64, 64), Image.Resampling.BICUBIC)
+    crop = Image.fromarray(typical_crop(whole, palette._label_maps[row] == 1, 1))
+    expected = crop.resize((64, 64), Image.Resampling.BICUBIC)
     assert (np.asarray(palette.crop(1, variant.number, 64)) == np.asarray(expected)).all()
 
 

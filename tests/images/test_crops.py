@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from partcraft_kedro.images.crops import crop_to, crop_within, largest_piece
+from partcraft_kedro.images.crops import crop_to, crop_within, largest_piece, typical_crop
 
 
 def mask_of(*patches):
@@ -31,6 +31,7 @@ def test_a_stray_patch_does_not_stretch_the_crop():
     alone = crop_to(picture, mask)
     mask[0, 14] = True
     assert np.array_equal(crop_to(picture, largest_piece(mask)), alone)
+    assert np.array_equal(typical_crop(picture, mask, 3), alone)
 
 
 def test_a_crop_is_around_its_part_whatever_the_grid():
@@ -45,6 +46,7 @@ def test_a_background_is_shown_by_its_largest_square():
     picture, mask = np.arange(16 * 16 * 3).reshape(16, 16, 3), np.ones((8, 8), bool)
     mask[:, 4] = mask[5] = False  # what is left: 5×4 and smaller
     assert np.array_equal(crop_within(picture, mask), picture[0:6, 0:6])  # an odd square around a patch
+    assert np.array_equal(typical_crop(picture, mask, 0), picture[0:6, 0:6])
 
 
 def test_pieces_may_touch_at_corners():

@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.images.crops import crop_to
+from partcraft_kedro.images.crops import typical_crop
 from partcraft_kedro.images.decoding import load_picture
 from partcraft_kedro.parts.predictor import ABSENT, PartPredictor
 
@@ -79,7 +79,7 @@ class Palette:
         """The part in the picture that is most typical of a variant, `size` pixels square."""
         row = self.variant(part, number).rows[0]
         picture = load_picture(self._root / self.records["path"].iloc[row], _DECODED)
-        crop = crop_to(picture, self._label_maps[row] == part)
+        crop = typical_crop(picture, self._label_maps[row] == part, part)
         return Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC)
 
     def like(self, part: int, number: int) -> list[int]:

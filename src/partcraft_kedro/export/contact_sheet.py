@@ -11,14 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from partcraft_kedro.export.words import Program, Word, example_of
-from partcraft_kedro.images.crops import crop_to
+from partcraft_kedro.images.crops import typical_crop
 from partcraft_kedro.images.decoding import load_picture
 from partcraft_kedro.prompts import TEMPLATES, PartToken
 from partcraft_kedro.templates import load_template
 
 CROP = 128  # pixels
 _READ = 512  # pixels of the picture that it is cut out of
-_NEAREST = 4  # pictures to a token's centroid that may show it
 _ACROSS, _MOST = 10, 20  # words in a row, and of a part, on the picture; the page has all
 _MARGIN, _GAP, _LINE = 24, 10, 22
 _INK, _PALE, _TEAL, _PAPER = "#263238", "#78909c", "#00796b", "#ffffff"
@@ -31,9 +30,8 @@ def typical_crops(
     cosines: np.ndarray,
     label_maps: np.ndarray,
 ) -> list[np.ndarray | None]:
-    """Of each token its part, cut out of a picture that is near its centroid: (CROP, CROP, 3) uint8.
+    """Of each token its part, cut out of the picture that is nearest to its centroid: (CROP, CROP, 3) uint8.
 
-    Of the nearest pictures that in which the part fills its crop best: a stray patch would make a crop of all.
     paths: of n pictures; codes, cosines: (n, M+1); label_maps: (n, grid, grid). None where no picture shows a token.
     """
     crops: list[np.ndarray | None] = []
@@ -42,16 +40,10 @@ def typical_crops(
         if not len(members):
             crops.append(None)
             continue
-        nearest = members[np.argsort(-cosines[members, part], kind="stable")[:_NEAREST]]
-        row = max(nearest, key=lambda row: _share(label_maps[row] == part))
-        crop = Image.fromarray(crop_to(load_picture(paths[row], _READ), label_maps[row] == part))
-        crops.append(np.asarray(crop.resize((CROP, CROP), Image.Resampling.LANCZOS)))
+        row = members[cosines[members, part].argmax()]
+        crop = typical_crop(load_picture(paths[row], _READ), label_maps[row] == part, part)
+        crops.append(np.asarray(Image.fromarray(crop).resize((CROP, CROP), Image.Resampling.LANCZOS)))
     return crops
-
-
-def _share(mask: np.ndarray) -> float:
-    """How much of the square around a part it fills."""
-    return mask.sum() / max(np.ptp(indices) + 1 for indices in np.nonzero(mask)) ** 2
 
 
 def draw_sheet(title: str, words: Sequence[Word], programs: Sequence[Program]) -> Image.Image:

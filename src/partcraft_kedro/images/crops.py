@@ -4,6 +4,12 @@ import numpy as np
 from scipy import ndimage
 
 
+def typical_crop(picture: np.ndarray, mask: np.ndarray, part: int) -> np.ndarray:
+    """A part as it is shown wherever a variant is chosen by looking: its largest piece, without stray patches; of the
+    background (0), which surrounds everything, a square that holds no part."""
+    return crop_to(picture, largest_piece(mask)) if part else crop_within(picture, mask)
+
+
 def crop_to(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The square around a part: (side, side, 3) and a non-empty mask (grid, grid) → (s, s, 3), a patch of margin."""
     side, patch = len(picture), len(picture) / len(mask)  # a grid of 37 divides no usual picture

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from partcraft_kedro.images.crops import crop_to, crop_within, largest_piece
+from partcraft_kedro.images.crops import typical_crop
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions, PartsOptions
 from partcraft_kedro.parts import figures, names
@@ -92,18 +92,13 @@ def draw_variants(
             members = np.flatnonzero(code[:, part] == variant)
             nearest = members[np.argsort(-cosine[members, part], kind="stable")][:_CROPS]
             pictures = load_pictures([stages.root / records["path"].iloc[row] for row in nearest], 2 * _SHOWN)
-            crops = [_crop(part, *shown) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
+            crops = [typical_crop(*shown, part) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
             agreement = (
                 _agreement(looks, members) if looks is not None else f"cosine\n{cosine[members, part].mean():.2f}"
             )
             rows.append((f"[{part},{variant}] {count}×\n{agreement}", crops))
         sheets.append((heading, rows))
     return figures.variants_figure(sheets, _CROPS)
-
-
-def _crop(part: int, picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A part without its stray patches; of the background, which surrounds everything, a square that holds no part."""
-    return crop_to(picture, largest_piece(mask)) if part else crop_within(picture, mask)
 
 
 def _looks(records: pd.DataFrame, label: str | None) -> pd.Series | None:
