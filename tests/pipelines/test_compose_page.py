@@ -543,6 +543,28 @@ def test_the_focus_stays_where_one_works(visit: Callable[..., Page]) -> None:
     expect(page.locator("#tabs [role=tab]").nth(2)).to_be_focused()
 
 
+def test_arrows_walk_through_the_parts(visit: Callable[..., Page]) -> None:
+    page = visit()
+    tabs = page.locator("#tabs [role=tab]")
+    last = tabs.count() - 1
+    tabs.nth(1).focus()
+    for key, part in (
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("Home", 0),
+        ("ArrowLeft", last),
+        ("ArrowRight", 0),
+        ("End", last),
+    ):
+        page.keyboard.press(key)
+        expect(tabs.nth(part)).to_be_focused()
+        expect(tabs.nth(part)).to_have_attribute("aria-selected", "true")
+    name = tabs.nth(last).inner_text()
+    expect(page.get_by_role("tabpanel", name=name)).to_contain_text(name)
+    page.keyboard.press("Shift+Tab")  # the tabs are one stop
+    assert page.evaluate("document.activeElement.closest('#tabs') === null")
+
+
 def test_a_slow_press_of_cancel_is_a_press(visit: Callable[..., Page]) -> None:
     page = visit()
     page.locator("#more").evaluate("details => details.open = true")

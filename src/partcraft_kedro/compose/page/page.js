@@ -151,9 +151,21 @@ function newNoise() {
 
 function showTabs() {
   refill($("tabs"), ...studio.parts.map((part, number) => el("button", {
-    type: "button", role: "tab", colour: part.colour, "aria-selected": number === now.part,
-    onclick: () => choosePart(number),
+    type: "button", role: "tab", id: `tab-${number}`, colour: part.colour, "aria-controls": "choices",
+    "aria-selected": number === now.part, tabIndex: number === now.part ? 0 : -1, onclick: () => choosePart(number),
   }, part.name)));
+  $("choices").setAttribute("aria-labelledby", `tab-${now.part}`);
+}
+
+/** Arrows, Home and End in the tabs: the next one is chosen, and the last is beside the first. */
+function walkTabs(key) {
+  const tabs = [...$("tabs").children];
+  const at = tabs.indexOf(document.activeElement);
+  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: tabs.length - 1 }[key];
+  if (at < 0 || to === undefined) return false;
+  choosePart((to + tabs.length) % tabs.length);
+  $("tabs").children[now.part].focus();
+  return true;
 }
 
 function choosePart(number, goes = false) {
@@ -583,7 +595,7 @@ function onKey(event) {
   if (event.key === "Escape") return cancel();
   if (event.key === "Enter" && event.target.closest("#words")) return make();
   if (event.target.closest("input, dialog, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (walk(event.key)) return event.preventDefault();
+  if (walk(event.key) || walkTabs(event.key)) return event.preventDefault();
   const isFree = !event.target.closest("button, a");
   const deeds = { l: () => lock(now.part), s: shuffle, n: newNoise, f: () => fine(), "?": () => $("keys").showModal() };
   if (event.key === "Enter" && isFree) make();
