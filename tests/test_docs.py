@@ -2,12 +2,16 @@
 
 import importlib
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import plan
 import pytest
 import site_pages
 import yaml
+from click.testing import CliRunner
+from kedro.framework.cli.cli import KedroCLI
 from pydantic import BaseModel
 
 from partcraft_kedro.options import GROUPS
@@ -54,6 +58,37 @@ def test_paths_that_are_named_exist(page: Path) -> None:
     for code in CODE.findall(page.read_text()):
         if code.startswith(top) and not set("<*{… ") & set(code):
             assert (PROJECT / code).exists(), code
+
+
+def lines_of(page: Path, language: str) -> Iterator[str]:
+    """The lines of a page's blocks of code, without comments."""
+    for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        yield from (line.partition("  #")[0].strip() for line in block.splitlines())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_are_such_as_there_are(page: Path) -> None:
+    targets = re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    options = {option for name, group in GROUPS.items() for option in leaves(group, name)}
+    environments = {path.name for path in (PROJECT / "conf").iterdir()}
+    for line in lines_of(page, "console"):
+        program, *arguments = shlex.split(line) or [""]
+        if program == "make":
+            assert arguments[0] in targets, line
+        if program in ("kedro", ".venv/bin/kedro"):
+            told = CliRunner().invoke(KedroCLI(PROJECT), [*arguments, "--help"])  # which comes before any value
+            assert told.exit_code == 0 and told.output.startswith("Usage: "), line
+            assert set(re.findall(r"--env=(\w+)", line)) <= environments, line
+            assert set(re.findall(r"--pipelines=(\w+)", line)) <= {*plan.PIPELINES, "download"}, line
+            assert set(re.findall(r"[ ,](\w+\.\w+(?:\.\w+)*)=", line)) <= options, line
+
+
+def test_the_readme_is_short_and_its_python_is_what_the_library_has() -> None:
+    readme = PROJECT / "README.md"
+    assert len(readme.read_text().split()) < 1500
+    for line in lines_of(readme, "python"):
+        if line.startswith(("from ", "import ")):
+            exec(line)
 
 
 def leaves(group: type[BaseModel], prefix: str) -> list[str]:
