@@ -9,9 +9,9 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: demo test bench lint docs compose viz mlflow clean
+.PHONY: demo test bench lint docs compose viz mlflow notebook clean
 
-## demo: draw creatures, discover their parts, train, generate, evaluate (about ten minutes)
+## demo: draw creatures, discover their parts, train, generate, evaluate (a few minutes)
 demo: $(READY)
 	DO_NOT_TRACK=true $(BIN)/kedro run
 
@@ -45,6 +45,10 @@ viz: $(READY)
 mlflow: $(READY)
 	$(BIN)/kedro runs
 
+## notebook: open the notebooks in JupyterLab
+notebook: $(VENV)/.notebook
+	$(BIN)/jupyter lab notebooks
+
 ## clean: remove data, runs and the environment
 clean:
 	mkdir -p data
@@ -62,6 +66,10 @@ $(READY): pyproject.toml constraints.txt
 $(VENV)/.browser: $(READY)
 	for name in chromium chromium-browser google-chrome; do command -v $$name && break; done || \
 		timeout 300 $(BIN)/playwright install chromium || true
+	touch $@
+
+$(VENV)/.notebook: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebook]'
 	touch $@
 
 $(VENV)/.docs: $(READY)

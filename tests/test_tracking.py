@@ -34,8 +34,10 @@ def test_metrics_of_parts_with_any_name_are_logged(client):
     hooks.after_catalog_created(DataCatalog({"metrics": MemoryDataset()}))
     transfer = {"bird's beak and tail": {"emr": {"value": 0.25, "note": None}}}
     with mlflow.start_run() as run:
-        hooks.after_dataset_saved("metrics", {"discovery": {}, "transfer": transfer})
-    assert client.get_run(run.info.run_id).data.metrics == {"emr/transfer.birds beak and tail": 0.25}
+        distance = {"frechet": {"value": 2.0, "n": 9}}
+        hooks.after_dataset_saved("metrics", {"discovery": {}, "transfer": transfer, "distance": distance})
+    logged = client.get_run(run.info.run_id).data.metrics
+    assert logged == {"emr/transfer.birds beak and tail": 0.25, "distance/frechet": 2.0}
 
 
 def test_runs_are_shown_on_the_pages_of_make_mlflow(client):

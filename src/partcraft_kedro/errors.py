@@ -9,6 +9,10 @@ from difflib import get_close_matches
 class UserError(Exception):
     """A user's mistake, told in one sentence: the file or option, what is wrong with it, what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the sentence, in notebooks too."""
+        return [f"Error: {self}"]
+
 
 class FullDisk(UserError):
     """A file or folder could not be written for want of space."""

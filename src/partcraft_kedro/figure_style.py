@@ -1,5 +1,6 @@
 """What figures have in common: size, colours, where pictures stand, and what to show where there is nothing to show."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 # Distinct in print and for colour-blind eyes (after Okabe & Ito).
 COLOURS = ("#3c3c3c", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#999999")
@@ -66,6 +68,19 @@ def picture_at(figure: Figure, picture: np.ndarray, x: float, y: float, side: fl
     axis.imshow(picture, aspect="auto")
     axis.set_axis_off()
     return axis
+
+
+def pictures_figure(pictures: Sequence[np.ndarray | Image.Image], titles: Sequence[str], across: int = 8) -> Figure:
+    """Square pictures in rows, each below its title; the figure is as large as they need."""
+    across = min(across, len(pictures))
+    down = -(-len(pictures) // across)
+    figure = Figure(figsize=(1.2 * across, 1.4 * down), dpi=DPI, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False)
+    bare(axes)
+    for axis, picture, title in zip(axes.flat, pictures, titles, strict=False):
+        axis.imshow(picture)
+        axis.set_title(title, fontsize=7, parse_math=False)
+    return figure
 
 
 def text_at(figure: Figure, text: str, x: float, y: float, **style: Any) -> None:

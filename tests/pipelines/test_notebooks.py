@@ -62,7 +62,7 @@ def one_run(finished, tmp_path) -> Path:
     shutil.copy(finished.database, database)
     client = MlflowClient(f"sqlite:///{database}")
     runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
-    kept = next(run.info.run_id for run in runs if "scores/reconstruction.emr" in run.data.metrics)
+    kept = next(run.info.run_id for run in runs if "emr/reconstruction" in run.data.metrics)
     for run in runs:
         if run.info.run_id != kept:
             client.delete_run(run.info.run_id)
@@ -88,15 +88,19 @@ def add_sweep(database: Path, name: str, weights: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_committed_without_outputs(path: Path) -> None:
+def test_committed_as_executed_once_and_small(path: Path) -> None:
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell["cell_type"] == "code"]
-    assert cells
-    assert [cell["id"] for cell in cells if cell["outputs"] or cell["execution_count"]] == []
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
+    assert kinds <= {"stream", "display_data", "execute_result"}
+    assert all(cell["outputs"] for cell in cells[1:]), "python notebooks/execute.py"
+    assert path.stat().st_size < 300_000
 
 
 def test_parts(finished) -> None:
     cells = execute("01_parts", finished.data, finished.database)
-    assert figures_of(cells) == {"maps": 1, "sheets": 1, "counts": 1, "own": 1}
+    assert figures_of(cells) == {"records": 1, "maps": 1, "sheets": 1, "counts": 1, "own": 1}
+    assert not cells["open"]  # no hints of libraries to developers
     assert row_names(cells["scores"])[:2] == ["nmi", "ari"]
     names = row_names(cells["code"])
     assert len(names) == 6 and names[0] == "0 background"
@@ -107,7 +111,7 @@ def test_parts(finished) -> None:
 
 def test_compose(finished) -> None:
     cells = execute("02_compose", finished.data, finished.database)
-    assert figures_of(cells) == {"choose": 1, "sample": 1, "words": 4, "vary": 1}
+    assert figures_of(cells) == {"ids": 1, "choose": 1, "sample": 1, "words": 4, "vary": 1}
     (table,) = shown(cells["found"], "text/html")
     columns = [[int(k) for k in re.findall(rf'class="data row\d+ col{c}" >(-?\d+)<', table)] for c in range(9)]
     asked, *found = columns
@@ -122,7 +126,7 @@ def test_compare_one_run(finished, one_run) -> None:
     cells = execute("03_compare_runs", finished.data, one_run)
     assert printed(cells["runs"]).startswith(f"1 of the 1 runs of {EXPERIMENT}")
     assert printed(cells["options"]).startswith("0 of ")
-    assert {"scores/reconstruction.emr", "scores/composition.4.cosim", "parts/nmi"} <= set(row_names(cells["scores"]))
+    assert {"emr/reconstruction", "cosim/composition.4", "parts/nmi"} <= set(row_names(cells["scores"]))
     assert figures_of(cells) == {"curves": 1, "option": 1}
     assert printed(cells["sweeps"]).startswith("No sweep has been summed up yet")
 
@@ -147,15 +151,16 @@ def test_compare_a_sweep(finished, one_run, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("name", "told"),
     [
-        ("01_parts", "kedro run --pipelines=parts --env=test"),
-        ("02_compose", "kedro run --pipelines=train --env=test"),
-        ("03_compare_runs", "kedro run --env=test"),
+        ("01_parts", "There is no discovery_scores yet: run `kedro run --pipelines=parts --env=test`."),
+        ("02_compose", "There is no adapter yet: run `kedro run --pipelines=train --env=test`."),
+        ("03_compare_runs", "No run of partcraft-test has been evaluated yet: run `kedro run --env=test`."),
     ],
 )
-def test_without_results_one_sentence_says_what_to_run(tmp_path, name: str, command: str) -> None:
+def test_without_results_one_sentence_says_what_to_run(tmp_path, name: str, told: str) -> None:
     with pytest.raises(CellExecutionError) as caught:
         execute(name, tmp_path / "data", tmp_path / "mlflow.db")
-    assert caught.value.ename == "SystemExit"
-    assert caught.value.evalue.endswith(f": run `{command}`.")
+    assert caught.value.ename == "UserError"
+    assert caught.value.evalue == told
+    assert "Traceback" not in str(caught.value) and f"Error: {told}" in str(caught.value)

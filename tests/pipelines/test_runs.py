@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from partcraft_kedro.evaluation.measures import MEASURES
+from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.pipeline_registry import register_pipelines
 
 STAGES = ["images", "features", "parts", "prompts", "train", "generate", "evaluate", "report"]
@@ -73,11 +74,13 @@ def test_mlflow_has_flat_options_curves_and_metrics(finished) -> None:
         "training/loss",
         "training/attention_inside",
         "training/sample_emr",
-        "scores/reconstruction.emr",
-        "scores/transfer.background.emr",
+        "emr/reconstruction",
+        "emr/transfer.background",
         "parts/nmi",
     } <= metrics
-    assert {name.partition("/")[0] for name in metrics} == {"training", "scores", "parts"}
+    sections = {name.partition("/")[0] for name in metrics}
+    assert {"training", "parts", "emr"} <= sections
+    assert sections <= {"training", "parts", "attention", "distance", *names_with(per_picture=True)}
     assert not [name for name in metrics if name.endswith((".low", ".high", ".ceiling", ".floor", ".n"))]
     assert names >= 1
     assert kinds["mlflow.experimentKind"] == "custom_model_development"
@@ -189,32 +192,56 @@ def test_a_project_that_is_moved_goes_on_in_its_new_place(project, tmp_path) -> 
     assert not (tmp_path / "data").exists() and not (tmp_path / "mlflow.db").exists()
 
 
-def test_mlflow_s_pages_open_though_the_environment_is_not_activated(project) -> None:
+@pytest.fixture
+def port() -> int:
+    """One that nothing listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def page_of(process: subprocess.Popen, address: str) -> requests.Response:
+    """What a server that is starting answers; fails if it ends before."""
+    for _ in range(600):
+        try:
+            return requests.get(address, timeout=60)
+        except requests.ConnectionError:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.5)
+    raise AssertionError(f"nothing answers at {address}")
+
+
+def end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+    process.communicate()
+
+
+def test_mlflow_s_pages_open_though_the_environment_is_not_activated(project, port) -> None:
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != here)
     process = project.start(f"--port={port}", command="mlflow ui", PATH=path)
     try:
-        for _ in range(600):
-            try:
-                answer = requests.get(f"http://127.0.0.1:{port}", timeout=10)
-                break
-            except requests.ConnectionError:
-                assert process.poll() is None, process.stdout.read()
-                time.sleep(0.5)
+        answer = page_of(process, f"http://127.0.0.1:{port}")
         assert answer.ok and "MLflow" in answer.text
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        process.communicate()
+        end(process)
 
 
-def test_the_page_of_runs_is_that_of_the_experiment(finished) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_kedro_viz_opens_with_the_user_s_own_scores(finished, port) -> None:
+    process = finished.start("--no-browser", f"--port={port}", command="viz run")
+    try:
+        address = f"http://127.0.0.1:{port}"
+        assert "Kedro-Viz" in page_of(process, address).text
+        nodes = requests.get(f"{address}/api/main", timeout=60).json()["nodes"]
+        (table,) = [node["id"] for node in nodes if node["name"] == "score_table"]
+        preview = requests.get(f"{address}/api/nodes/{table}", timeout=60).json()["preview"]
+        assert "reconstruction" in str(preview)
+    finally:
+        end(process)
+
+
+def test_the_page_of_runs_is_that_of_the_experiment(finished, port) -> None:
     process = finished.start(f"--port={port}", "--no-browser", command="runs")
     try:
         address = next(line.split()[2] for line in process.stdout if line.startswith("Runs at "))
@@ -228,8 +255,7 @@ def test_the_page_of_runs_is_that_of_the_experiment(finished) -> None:
         with pytest.raises(requests.ConnectionError):
             requests.get(address, timeout=60)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
+        end(process)
 
 
 def test_runs_are_named_described_and_have_the_options_that_they_used(finished) -> None:
