@@ -26,7 +26,7 @@ from partcraft_kedro.project import project_folder, stages_of_outputs
 class Project:
     """What the runs of an environment left behind: tables, pictures, and a studio that makes more of them.
 
-    catalog: all else that there is; experiment: MLflow's, which has the runs.
+    catalog: all else that there is; env: of the runs, None for drawn creatures; experiment: MLflow's, which has them.
     """
 
     def __init__(self, catalog: DataCatalog, env: str | None, experiment: str):
@@ -107,7 +107,8 @@ def open_catalog(env: str | None = None, params: dict[str, Any] | None = None) -
 def _open(env: str | None, params: dict[str, Any] | None) -> tuple[Any, DataCatalog]:
     """Kedro's context, with what hooks have put there, and its catalog."""
     bootstrap_project(project_folder())
-    with KedroSession.create(env=env, runtime_params=params) as session:
+    session = KedroSession.create(env=env, runtime_params=params)
+    with session:
         context = session.load_context()
         catalog = context.catalog
     assert isinstance(catalog, DataCatalog)  # unless settings.py names another class

@@ -33,6 +33,6 @@ def points_of(sweep: SweepOptions) -> list[Point]:
         varied = dict(zip(sweep.grid, values, strict=True))
         short = [f"{option.rpartition('.')[2]}={value}" for option, value in varied.items()]
         setting = ", ".join(short) if len(short) > 1 else str(values[0])
-        title = ", ".join(in_words(*option) for option in [*varied.items(), ("train.seed", seed)])
+        title = ", ".join(in_words(*option) for option in [*varied.items(), ("train.seed", seed)])[:250]
         points.append(Point(setting, title, seed, sweep.options | varied | {"train.seed": seed}))
     return points

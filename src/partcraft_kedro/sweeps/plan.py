@@ -36,7 +36,7 @@ class Plan:
     @property
     def title(self) -> str:
         """Of the sweep's MLflow run: its name, and what differs from the defaults in all points."""
-        return ", ".join([self.name, *(in_words(*option) for option in flatten(self.parameters).items())])
+        return ", ".join([self.name, *(in_words(*option) for option in flatten(self.parameters).items())])[:250]
 
     def key(self) -> dict[str, Any]:
         """What the sweep is: every option of every point."""
