@@ -66,6 +66,7 @@ def lines_of(page: Path, language: str) -> Iterator[str]:
         yield from (line.partition("  #")[0].strip() for line in block.splitlines())
 
 
+@pytest.mark.slow  # loads Kedro's command line
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_commands_are_such_as_there_are(page: Path) -> None:
     targets = re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
@@ -83,6 +84,7 @@ def test_commands_are_such_as_there_are(page: Path) -> None:
             assert set(re.findall(r"[ ,](\w+\.\w+(?:\.\w+)*)=", line)) <= options, line
 
 
+@pytest.mark.slow  # imports all that the library has
 def test_the_readme_is_short_and_its_python_is_what_the_library_has() -> None:
     readme = PROJECT / "README.md"
     assert len(readme.read_text().split()) < 1500
