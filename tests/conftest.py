@@ -97,3 +97,55 @@ def create_tiny():
         return PartCraft.create("tiny", "cpu", precision, variants=[3, 4, 4], **learns, seed=0)
 
     return create
+
+
+@pytest.fixture(scope="session")
+def small_xl(tmp_path_factory):
+    """Stable Diffusion XL's classes, block types, pad tokens and ids of end of text, with few channels and random
+    weights: text encoders of 16 and 24, pictures of 32 pixels."""
+    import torch
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from partcraft_kedro.model.base import load_base
+    from partcraft_kedro.pretraining.tokenizer import build_tokenizer
+
+    summary = 20
+    place = tmp_path_factory.mktemp("xl")
+    torch.manual_seed(0)
+    tokenizers = [build_tokenizer(place / name) for name in ("one", "two")]
+    tokenizers[1].pad_token = "!" if "!" in tokenizers[1].get_vocab() else tokenizers[1].unk_token
+
+    def text_config(width):
+        ids = {"bos_token_id": tokenizers[0].bos_token_id, "eos_token_id": 2, "pad_token_id": 1}
+        size = {"hidden_size": width, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+        length = tokenizers[0].model_max_length
+        return CLIPTextConfig(
+            vocab_size=len(tokenizers[0]), max_position_embeddings=length, projection_dim=summary, **size, **ids
+        )
+
+    base = load_base("tiny", "cpu")
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 3),
+        norm_num_groups=4,
+        cross_attention_dim=16 + 24,
+        attention_head_dim=2,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=summary + 6 * 8,
+    )
+    StableDiffusionXLPipeline(
+        vae=base.vae,
+        text_encoder=CLIPTextModel(text_config(16)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(24)),
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=unet,
+        scheduler=base.scheduler,
+        add_watermarker=False,
+    ).save_pretrained(place / "base")
+    return place / "base"

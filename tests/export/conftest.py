@@ -17,11 +17,11 @@ TITLE, NAMES, VARIANTS = "partcraft-cub", ["background", "head", "wing"], [3, 4,
 
 @pytest.fixture(scope="session")
 def make_adapter(tmp_path_factory):
-    """Makes the adapter of tiny that a method leaves; takes what learns of the U-Net, LoRA's layers and its alpha."""
+    """Makes the adapter that a method leaves; takes what learns of the U-Net, LoRA's layers, its alpha, and the base."""
 
-    def make(unet: str = "lora", layers: str = "cross", alpha: float = 2) -> Adapter:
+    def make(unet: str = "lora", layers: str = "cross", alpha: float = 2, base: str = "tiny") -> Adapter:
         learns = {"unet": unet, "rank": 2, "lora_layers": layers, "bottleneck_layers": 2}
-        model = PartCraft.create("tiny", "cpu", "float32", variants=VARIANTS, **learns, seed=0)
+        model = PartCraft.create(base, "cpu", "float32", variants=VARIANTS, **learns, seed=0)
         torch.manual_seed(1)
         with torch.no_grad():
             for name, weight in model.pipeline.unet.named_parameters():
@@ -45,8 +45,19 @@ def adapter(make_adapter) -> Adapter:
 
 
 @pytest.fixture(scope="session")
+def adapter_xl(make_adapter, small_xl) -> Adapter:
+    """The same of SDXL."""
+    return make_adapter(layers="all", alpha=6, base=str(small_xl))
+
+
+@pytest.fixture(scope="session")
 def base() -> Base:
     return read_base("tiny")
+
+
+@pytest.fixture(scope="session")
+def base_xl(small_xl) -> Base:
+    return read_base(str(small_xl))
 
 
 @pytest.fixture(scope="session")

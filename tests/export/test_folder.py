@@ -77,6 +77,17 @@ def test_a_whole_unet_is_a_folder_of_diffusers(exported, make_adapter, base, wor
         write(exported, full, base, words, "webui")
 
 
+@pytest.mark.parametrize("unet", ["lora", "full"])
+def test_a_card_of_sdxl_has_its_pipeline_and_both_text_encoders(exported, make_adapter, small_xl, base_xl, words, unet):
+    write(exported, make_adapter(unet, base=str(small_xl)), base_xl, words, "diffusers")
+    card = (exported / "README.md").read_text()
+    lines = re.search(r"```python\n(.+?)\n```", card, re.DOTALL)[1]
+    compile(lines, "card", "exec")
+    assert 'pipeline = StableDiffusionXLPipeline.from_pretrained("path/to/base", ' in lines
+    assert ("unet=unet" in lines) == (unet == "full")
+    assert "height=32, width=32" in lines
+
+
 def test_key_and_value_weights_are_refused_with_the_reason(exported, make_adapter, base, words) -> None:
     with pytest.raises(UserError, match=r"\(train\.unet=key_value\), which neither diffusers' loaders nor"):
         write(exported, make_adapter("key_value"), base, words)
@@ -184,14 +195,11 @@ def test_tokens_that_are_no_numbers_are_refused(make_adapter) -> None:
         read_adapter(folder)
 
 
-def test_a_base_is_told_by_its_settings(tmp_path: Path) -> None:
+def test_a_base_is_told_by_its_settings(small_xl: Path) -> None:
     base = read_base("tiny")
-    assert (base.side, base.prediction, base.on_hub) == (128, "v_prediction", False)
+    assert (base.side, base.prediction, base.on_hub, base.family) == (128, "v_prediction", False, "1")
     assert base.unet["sample_size"] == 64
     assert read_base(str(TINY / "base")).side == 128
     with pytest.raises(UserError, match=r"base\.model='nowhere' is neither"):
         read_base("nowhere")
-    (tmp_path / "xl").mkdir()
-    (tmp_path / "xl/model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
-    with pytest.raises(UserError, match="adapters of SDXL cannot be exported yet"):
-        read_base(str(tmp_path / "xl"))
+    assert (read_base(str(small_xl)).side, read_base(str(small_xl)).family) == (32, "XL")

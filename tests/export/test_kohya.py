@@ -16,13 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
+from partcraft_kedro.export.adapter import read_base
 from partcraft_kedro.export.choice import words_of
 from partcraft_kedro.export.folder import write_export
 from partcraft_kedro.export.kohya import to_kohya
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.prompts import PartToken
 
-SD15 = Path(__file__).parents[3] / "shared/configs/sd15/unet/config.json"
+CONFIGS = Path(__file__).parents[3] / "shared/configs"
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -33,37 +34,74 @@ def files(tmp_path_factory, adapter, base, words) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def files_xl(tmp_path_factory, adapter_xl, base_xl, words) -> Path:
+    folder = tmp_path_factory.mktemp("files") / "export"
+    write_export(folder, adapter_xl, base_xl, "partcraft-cub", words, "webui", SamplingOptions())
+    return folder
+
+
 def header_of(path: Path) -> dict[str, str]:
     with safe_open(path, "pt") as file:
         return file.metadata()
 
 
-def kohya_names(unet: UNet2DConditionModel) -> set[str]:
+def kohya_names(unet: UNet2DConditionModel, of_original: bool) -> set[str]:
     """sd-scripts, networks/lora.py, LoRANetwork: of each Transformer2DModel every linear layer and 1×1 convolution,
-    by its path with the prefix `lora_unet` and underscores for dots."""
+    by its path with the prefix `lora_unet` and underscores for dots.
+
+    of_original: by its path in the original U-Net, on which SDXL is trained there.
+    """
+    paths = original_paths(unet) if of_original else {}
     names = set()
     for name, module in unet.named_modules():
         if type(module).__name__ == "Transformer2DModel":
             for child, layer in module.named_modules():
                 if type(layer).__name__ in ("Linear", "LoRACompatibleLinear", "Conv2d"):
-                    names.add(f"lora_unet.{name}.{child}".replace(".", "_"))
+                    names.add(f"lora_unet.{paths.get(name, name)}.{child}".replace(".", "_"))
     return names
 
 
-@pytest.mark.skipif(not SD15.exists(), reason="no configuration of Stable Diffusion 1.5 here")
-@pytest.mark.parametrize(("kinds", "modules"), [(("attn2",), 64), (("attn1", "attn2"), 128)])
-def test_every_module_of_stable_diffusion_has_the_name_that_kohya_gives_it(kinds, modules) -> None:
+def original_paths(unet: UNet2DConditionModel) -> dict[str, str]:
+    """sd-scripts, library/sdxl_original_unet.py, SdxlUNet2DConditionModel: where each transformer lies, by counting
+    the blocks as they are appended there."""
+    paths = {"mid_block.attentions.0": "middle_block.1"}
+    appended = 1  # the first convolution
+    for i, block in enumerate(unet.down_blocks):
+        for j in range(len(block.resnets)):
+            paths[f"down_blocks.{i}.attentions.{j}"] = f"input_blocks.{appended}.1"
+            appended += 1
+        appended += bool(block.downsamplers)
+    appended = 0
+    for i, block in enumerate(unet.up_blocks):
+        for j in range(len(block.resnets)):  # an upsampling is the last part of such a block
+            paths[f"up_blocks.{i}.attentions.{j}"] = f"output_blocks.{appended}.1"
+            appended += 1
+    return paths
+
+
+@pytest.mark.skipif(not CONFIGS.exists(), reason="no configurations of Stable Diffusion here")
+@pytest.mark.parametrize(
+    ("base", "kinds", "modules"),
+    [
+        ("sd15", ("attn2",), 64),
+        ("sd15", ("attn1", "attn2"), 128),
+        ("sdxl", ("attn1", "attn2"), 560),
+    ],
+)
+def test_every_module_of_stable_diffusion_has_the_name_that_kohya_gives_it(base, kinds, modules) -> None:
+    told = read_base(str(CONFIGS / base))
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(json.loads(SD15.read_text()))
+        unet = UNet2DConditionModel.from_config(told.unet)
         expected = {
             name
-            for name in kohya_names(unet)
+            for name in kohya_names(unet, of_original=base == "sdxl")
             if re.search(rf"_({'|'.join(kinds)})_({'|'.join(PROJECTIONS)})$".replace(".0", "_0"), name)
         }
         targets = [f"{kind}.{projection}" for kind in kinds for projection in PROJECTIONS]
         unet.add_adapter(LoraConfig(r=2, target_modules=targets))
     lora = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    names = to_kohya({f"unet.{name}": weight for name, weight in lora.items()}, 1.0)
+    names = to_kohya({f"unet.{name}": weight for name, weight in lora.items()}, 1.0, told)
     assert len(expected) == modules
     assert set(names) == {f"{n}.{end}" for n in expected for end in ("lora_down.weight", "lora_up.weight", "alpha")}
 
@@ -92,6 +130,14 @@ def test_a_header_says_what_kohya_s_does(files, words, name) -> None:
     assert header["modelspec.prediction_type"] == "v"
     needed = ("sai_model_spec", "architecture", "implementation", "title", "resolution", "date", "hash_sha256")
     assert all(header[f"modelspec.{key}"] for key in needed)
+
+
+def test_headers_of_sdxl_say_so(files_xl) -> None:
+    header = header_of(files_xl / "lora/partcraft-cub.safetensors")
+    assert (header["ss_v2"], header["ss_base_model_version"]) == ("False", "sdxl_base_v1-0")
+    assert header["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+    word = header_of(files_xl / "embeddings/partcraft-cub/partcraft-cub-head-002.safetensors")
+    assert word["modelspec.architecture"] == "stable-diffusion-xl-v1-base/textual-inversion"
 
 
 def test_digests_are_of_what_follows_the_header(files) -> None:
@@ -123,7 +169,11 @@ def read_bundle(state: dict) -> dict:
 
 def embedding_of(data: dict) -> torch.Tensor:
     """AUTOMATIC1111, modules/textual_inversion/textual_inversion.py, and Forge, backend/text_processing/
-    textual_inversion.py, create_embedding_from_data: one entry; its first dimension counts vectors."""
+    textual_inversion.py, create_embedding_from_data: of SDXL `clip_l` and `clip_g`, here behind each other; else one
+    entry. Its first dimension counts vectors."""
+    if "string_to_param" not in data and {"clip_l", "clip_g"} <= data.keys():
+        assert data["clip_g"].shape[0] == data["clip_l"].shape[0] == 1
+        return torch.cat([data["clip_l"], data["clip_g"]], dim=-1).float()
     entries = data.get("string_to_param", data)
     assert len(entries) == 1
     (vectors,) = entries.values()
@@ -131,12 +181,12 @@ def embedding_of(data: dict) -> torch.Tensor:
     return vectors.float()
 
 
-def comfyui_embedding(folder: Path, name: str) -> torch.Tensor:
-    """ComfyUI, comfy/sd1_clip.py, load_embed: a file of that name in the folder or one below it; the entry `clip_l` if
-    there is one, else the first; each row is a token."""
+def comfyui_embedding(folder: Path, name: str, encoder: str) -> torch.Tensor:
+    """ComfyUI, comfy/sd1_clip.py, load_embed: a file of that name in the folder or one below it; the entry of the text
+    encoder, `clip_l` or `clip_g`, if there is one, else the first; each row is a token."""
     (path,) = folder.rglob(f"{name}.safetensors")
     entries = load_file(path)
-    return entries.get("clip_l", next(iter(entries.values())))
+    return entries.get(encoder, next(iter(entries.values())))
 
 
 def test_the_words_are_what_every_program_reads(files, adapter, words) -> None:
@@ -146,7 +196,20 @@ def test_the_words_are_what_every_program_reads(files, adapter, words) -> None:
         expected = adapter.tokens[word.token][None]
         own = load_file(files / f"embeddings/partcraft-cub/{word.word}.safetensors")
         assert own.keys() == {"emb_params"} and own["emb_params"].dtype == torch.float32
-        for read in (embedding_of(own), embedding_of(bundle[word.word]), comfyui_embedding(files, word.word)):
+        for read in (embedding_of(own), embedding_of(bundle[word.word]), comfyui_embedding(files, word.word, "clip_l")):
+            assert torch.equal(read, expected)
+
+
+def test_the_pairs_of_sdxl_are_what_every_program_reads(files_xl, adapter_xl, words) -> None:
+    bundle = read_bundle(load_file(files_xl / "lora/partcraft-cub-bundle.safetensors"))
+    assert bundle.keys() == {word.word for word in words}
+    for word in words:
+        expected = adapter_xl.tokens[word.token][None]
+        own = load_file(files_xl / f"embeddings/partcraft-cub/{word.word}.safetensors")
+        # As sd-scripts' sdxl_train_textual_inversion.py, save_weights, has them.
+        assert {key: row.shape for key, row in own.items()} == {"clip_l": (1, 16), "clip_g": (1, 24)}
+        pair = [comfyui_embedding(files_xl, word.word, encoder) for encoder in ("clip_l", "clip_g")]
+        for read in (embedding_of(own), embedding_of(bundle[word.word]), torch.cat(pair, dim=-1)):
             assert torch.equal(read, expected)
 
 
@@ -173,11 +236,11 @@ def test_lora_comes_with_the_words_that_a_click_on_it_writes(files) -> None:
     assert told == {"activation text": common, "preferred weight": 1}
 
 
-@pytest.mark.skipif(not SD15.exists(), reason="no tokenizer of Stable Diffusion 1.5 here")
+@pytest.mark.skipif(not CONFIGS.exists(), reason="no tokenizer of Stable Diffusion 1.5 here")
 def test_words_are_found_in_a_prompt_by_their_tokens() -> None:
     """AUTOMATIC1111 and Forge, find_embedding_at_position: at each of a prompt's tokens the longest word is taken whose
     own tokens, as CLIP writes the word alone, follow."""
-    tokenizer = CLIPTokenizer.from_pretrained(SD15.parents[1] / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(CONFIGS / "sd15/tokenizer")
     names = ["background", "head", "head 2", "cock's comb"]
     tokens = [PartToken(m, k) for m in range(4) for k in (1, 17, 170)]
     words = words_of(tokens, "partcraft-cub", names, [np.zeros(256)] * 4)

@@ -19,7 +19,6 @@ from partcraft_kedro.weights import TINY
 PROMPT = "a photo of a [0,1] [1,3] <wing:0> in the rain"
 OUTSIDE = "a photo of a partcraft-cub-background-001 partcraft-cub-head-003 partcraft-cub-wing-000 in the rain"
 SAMPLING = SamplingOptions(steps=3, scheduler="model", guidance_scale=2.0, guidance_rescale=0.5)
-NOISE = torch.randn((4, 64, 64), generator=torch_generator(5, "picture", "one"))
 LOAD_BASE = f"""
 import torch
 from diffusers import StableDiffusionPipeline
@@ -35,32 +34,37 @@ except ImportError:
 else:
     raise AssertionError("this project can be imported")
 from safetensors.torch import load_file, save_file
-{lines}
+pictures = {{}}
+for i, lines in enumerate({blocks!r}):
+    exec(lines)
+    pictures[str(i)] = pipeline(
+        {prompt!r}, latents=load_file({noise!r})["noise"][None], num_inference_steps=3, guidance_scale=2.0,
+        guidance_rescale=0.5, output_type="pt",
+    ).images[0]
 assert not any(name.startswith("partcraft_kedro.") for name in sys.modules)
-drawn = pipeline(
-    {prompt!r}, latents=load_file({noise!r})["noise"][None], num_inference_steps=3, guidance_scale=2.0,
-    guidance_rescale=0.5, output_type="pt",
-)
-save_file({{"picture": drawn.images[0]}}, {picture!r})
+save_file(pictures, {pictures!r})
 """
 
 
-def draw_alone(folder: Path, lines: str, prompt: str = OUTSIDE) -> torch.Tensor:
-    """What diffusers draws after some lines that make a `pipeline`; folder: the working directory."""
-    noise, picture = (str(folder.parent / f"{name}.safetensors") for name in ("noise", "picture"))
-    save_file({"noise": NOISE}, noise)
-    script = ALONE.format(lines=lines, prompt=prompt, noise=noise, picture=picture)
+def draw_alone(folder: Path, *blocks: str, side: int = 64) -> list[torch.Tensor]:
+    """What diffusers draws after each block of lines, of which the first makes a `pipeline`; folder: the working
+    directory; side: of latents."""
+    noise, pictures = (str(folder.parent / f"{name}.safetensors") for name in ("noise", "pictures"))
+    save_file({"noise": torch.randn((4, side, side), generator=torch_generator(5, "picture", "one"))}, noise)
+    script = ALONE.format(blocks=blocks, prompt=OUTSIDE, noise=noise, pictures=pictures)
     done = subprocess.run([sys.executable, "-I", "-c", script], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return load_file(picture)["picture"]
+    return [picture for _, picture in sorted(load_file(pictures).items())]
 
 
-def lines_of_card(folder: Path) -> str:
-    """The lines that the model card shows, but for the last, which draws; with tiny where it lies here."""
+def lines_of_card(folder: Path, base: Path = TINY / "base") -> str:
+    """The lines that the model card shows, but for the last, which draws; with the base where it lies here."""
     card = (folder / "README.md").read_text()
     *lines, last = re.search(r"```python\n(.+?)\n```", card, re.DOTALL)[1].splitlines()
     assert re.fullmatch(r'pipeline\("a photo of a .+", .+\)\.images\[0\]\.save\("picture\.png"\)', last)
-    return "\n".join(lines).replace('"partcraft_kedro/tiny/base"', repr(str(TINY / "base")))
+    placed = re.sub(r'from_pretrained\("[^"]+/base"', lambda _: f"from_pretrained({str(base)!r}", "\n".join(lines))
+    assert str(base) in placed
+    return placed
 
 
 def draw_here(adapter: Path) -> torch.Tensor:
@@ -71,7 +75,7 @@ def draw_here(adapter: Path) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory) -> torch.Tensor:
     """What the base draws of the prompt, in which it does not know the words."""
-    return draw_alone(tmp_path_factory.mktemp("base"), LOAD_BASE)
+    return draw_alone(tmp_path_factory.mktemp("base"), LOAD_BASE)[0]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def untrained(tmp_path_factory) -> torch.Tensor:
 def test_diffusers_alone_draws_the_same_picture(exported, make_adapter, base, words, untrained, unet, layers, alpha):
     adapter = make_adapter(unet, layers, alpha)
     write_export(exported, adapter, base, "partcraft-cub", words, "diffusers", SamplingOptions())
-    found, expected = draw_alone(exported, lines_of_card(exported)), draw_here(adapter.folder)
+    [found], expected = draw_alone(exported, lines_of_card(exported)), draw_here(adapter.folder)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
     assert (expected - untrained).abs().mean() > 0.02
 
@@ -105,4 +109,22 @@ pipeline.load_lora_weights("lora/partcraft-cub.safetensors")
 files = sorted(Path(".").glob("embeddings/*/*.safetensors"))
 pipeline.load_textual_inversion(files, token=[file.stem for file in files])
 """
-    torch.testing.assert_close(draw_alone(exported, lines), draw_here(adapter.folder), atol=1e-3, rtol=0)
+    torch.testing.assert_close(draw_alone(exported, lines)[0], draw_here(adapter.folder), atol=1e-3, rtol=0)
+
+
+def test_diffusers_alone_draws_the_same_picture_with_sdxl(exported, adapter_xl, small_xl, base_xl, words) -> None:
+    """By its own LoRA, and by kohya's file, whose names it reads by rules of its own; not so if it looks for the end of
+    a prompt as SDXL's settings say."""
+    write_export(exported, adapter_xl, base_xl, "partcraft-cub", words, "all", SamplingOptions())
+    other_file = 'pipeline.unload_lora_weights(); pipeline.load_lora_weights("lora/partcraft-cub.safetensors")'
+    blocks = (
+        lines_of_card(exported, small_xl),
+        other_file,
+        "pipeline.unload_lora_weights()",
+        f"{other_file}; pipeline.text_encoder_2.text_model.eos_token_id = 2",
+    )
+    expected = draw_here(adapter_xl.folder)
+    card, kohya, *others = draw_alone(exported, *blocks, side=16)
+    torch.testing.assert_close(card, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(kohya, expected, atol=1e-3, rtol=0)
+    assert min((other - expected).abs().max() for other in others) > 0.01

@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.sampling import Sampler, sample_pictures
 from partcraft_kedro.model.attention import AttentionCapture, attention_layers
@@ -17,77 +14,33 @@ from partcraft_kedro.model.injection import PartPrompts
 from partcraft_kedro.model.part_encoder import PartEncoder
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
-from partcraft_kedro.pretraining.tokenizer import build_tokenizer
 from partcraft_kedro.randomness import torch_generator
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.loop import Gradient
 from partcraft_kedro.training.memory import step_memory
 from partcraft_kedro.training.step import draw_batch
 
-WIDTHS, SUMMARY = [16, 24], 20
+WIDTHS = [16, 24]
 WORDS = "a photo of a red bird on sand"
 SAMPLING = SamplingOptions(steps=2, guidance_scale=3.0)
 TINY_XL = {"unet": "lora", "rank": 2, "lora_layers": "cross", "bottleneck_layers": 2, "seed": 0}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its classes, block types, pad tokens and ids of end of text, with few channels and random weights."""
-    place = tmp_path_factory.mktemp("xl")
-    torch.manual_seed(0)
-    tokenizers = [build_tokenizer(place / name) for name in ("one", "two")]
-    tokenizers[1].pad_token = "!" if "!" in tokenizers[1].get_vocab() else tokenizers[1].unk_token
-
-    def text_config(width: int) -> CLIPTextConfig:
-        ids = {"bos_token_id": tokenizers[0].bos_token_id, "eos_token_id": 2, "pad_token_id": 1}
-        size = {"hidden_size": width, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-        length = tokenizers[0].model_max_length
-        return CLIPTextConfig(
-            vocab_size=len(tokenizers[0]), max_position_embeddings=length, projection_dim=SUMMARY, **size, **ids
-        )
-
-    base = load_base("tiny", "cpu")
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(8, 8, 8),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 3),
-        norm_num_groups=4,
-        cross_attention_dim=sum(WIDTHS),
-        attention_head_dim=2,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=SUMMARY + 6 * 8,
-    )
-    StableDiffusionXLPipeline(
-        vae=base.vae,
-        text_encoder=CLIPTextModel(text_config(WIDTHS[0])),
-        text_encoder_2=CLIPTextModelWithProjection(text_config(WIDTHS[1])),
-        tokenizer=tokenizers[0],
-        tokenizer_2=tokenizers[1],
-        unet=unet,
-        scheduler=base.scheduler,
-        add_watermarker=False,
-    ).save_pretrained(place / "base")
-    return place / "base"
-
-
 @pytest.fixture
-def model(folder: Path) -> PartCraft:
-    return PartCraft.create(str(folder), "cpu", "float32", variants=[3, 4, 4], **TINY_XL)
+def model(small_xl: Path) -> PartCraft:
+    return PartCraft.create(str(small_xl), "cpu", "float32", variants=[3, 4, 4], **TINY_XL)
 
 
-def test_words_are_encoded_as_diffusers_does(folder: Path, model: PartCraft) -> None:
-    words, _, summary, _ = load_base(str(folder), "cpu").encode_prompt(WORDS, do_classifier_free_guidance=False)
+def test_words_are_encoded_as_diffusers_does(small_xl: Path, model: PartCraft) -> None:
+    words, _, summary, _ = load_base(str(small_xl), "cpu").encode_prompt(WORDS, do_classifier_free_guidance=False)
     told = model.prompts.encode(model.prompts.tokenize([WORDS])[0])
     torch.testing.assert_close(told.words, words)
     torch.testing.assert_close(told.pooled, summary)
 
 
-def test_a_token_that_is_embedded_as_a_word_says_what_the_word_says(folder: Path) -> None:
+def test_a_token_that_is_embedded_as_a_word_says_what_the_word_says(small_xl: Path) -> None:
     """For both text encoders, and for the summary of the whole prompt, which lies at the end of text."""
-    pipeline = load_base(str(folder), "cpu")
+    pipeline = load_base(str(small_xl), "cpu")
     bird = pipeline.tokenizer.convert_tokens_to_ids("bird</w>")
     embeddings = [
         encoder.get_input_embeddings().weight[bird] for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)
@@ -112,11 +65,11 @@ def test_each_text_encoder_s_embeddings_start_at_the_scale_of_its_words(layers: 
 
 
 @pytest.mark.parametrize("negative", ["", "sand"])
-def test_a_picture_is_what_the_pipeline_draws_of_its_prompt(folder: Path, model: PartCraft, negative: str) -> None:
+def test_a_picture_is_what_the_pipeline_draws_of_its_prompt(small_xl: Path, model: PartCraft, negative: str) -> None:
     """With nothing to lead away from, from zeros, as SDXL was trained."""
     options = SAMPLING.model_copy(update={"negative_prompt": negative, "scheduler": "model"})
     [found] = sample_pictures(model, [WORDS], ["one"], options, seed=3)
-    [expected] = load_base(str(folder), "cpu")(
+    [expected] = load_base(str(small_xl), "cpu")(
         WORDS,
         negative_prompt=negative or None,
         latents=torch.randn((1, 4, 16, 16), generator=torch_generator(3, "picture", "one")),
@@ -171,7 +124,7 @@ def test_attention_is_read_at_a_quarter_of_the_latents(model: PartCraft) -> None
     assert maps[0][0, 1].any()
 
 
-def test_an_adapter_draws_the_same_after_it_was_saved(model: PartCraft, folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_draws_the_same_after_it_was_saved(model: PartCraft, small_xl: Path, tmp_path: Path) -> None:
     for name, parameter in model.trainable().items():
         if "lora_B" in name:  # zero in a fresh one
             torch.nn.init.normal_(parameter, std=0.1)
@@ -181,7 +134,7 @@ def test_an_adapter_draws_the_same_after_it_was_saved(model: PartCraft, folder: 
     again = PartCraft.load(tmp_path / "adapter", "cpu", "float32")
     torch.testing.assert_close(sample_pictures(again, prompts, names, SAMPLING, seed=3), expected, atol=1e-3, rtol=0)
     plain = sample_pictures(
-        PartCraft.create(str(folder), "cpu", "float32", variants=[3, 4, 4], **TINY_XL), prompts, names, SAMPLING, 3
+        PartCraft.create(str(small_xl), "cpu", "float32", variants=[3, 4, 4], **TINY_XL), prompts, names, SAMPLING, 3
     )
     assert (plain - expected).abs().max() > 1e-2
 
@@ -192,10 +145,10 @@ def test_the_memory_of_a_step_is_known_before_it(model: PartCraft) -> None:
     assert 0 < one < two
 
 
-def test_pictures_of_another_size(folder: Path) -> None:
-    pipeline = load_base(str(folder), "cpu", size=64)
+def test_pictures_of_another_size(small_xl: Path) -> None:
+    pipeline = load_base(str(small_xl), "cpu", size=64)
     assert (picture_size(pipeline), pipeline.unet.config.sample_size) == (64, 32)
-    model = PartCraft.create(str(folder), "cpu", "float32", size=64, variants=[3, 4, 4], **TINY_XL)
+    model = PartCraft.create(str(small_xl), "cpu", "float32", size=64, variants=[3, 4, 4], **TINY_XL)
     told = []
     unet = model.pipeline.unet
     unet.register_forward_pre_hook(lambda _, __, given: told.append(given["added_cond_kwargs"]), with_kwargs=True)
@@ -203,4 +156,4 @@ def test_pictures_of_another_size(folder: Path) -> None:
     assert {tuple(sizes.tolist()) for of_step in told for sizes in of_step["time_ids"]} == {(64, 64, 0, 0, 64, 64)}
     assert model.prompts.encode(model.prompts.tokenize(["a [1,2]"])[0]).sizes.tolist() == [[64, 64, 0, 0, 64, 64]]
     with pytest.raises(UserError, match=r"base\.size=50 is not to be had of this model: give a multiple of 8"):
-        load_base(str(folder), "cpu", size=50)
+        load_base(str(small_xl), "cpu", size=50)

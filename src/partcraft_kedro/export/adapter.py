@@ -1,7 +1,7 @@
 """Reading an adapter, and what its base model's settings tell, without loading the base model's weights."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from diffusers import AutoencoderKL, DiffusionPipeline, DPMSolverMultistepScheduler, UNet2DConditionModel
 from safetensors import safe_open
 from torch import Tensor
+from transformers import CLIPTextConfig
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.prompts import PartToken, find_tokens
@@ -21,8 +22,9 @@ LORA, WEIGHTS, TOKENS = "pytorch_lora_weights.safetensors", "unet.safetensors", 
 class Adapter:
     """What lies in an adapter's folder.
 
-    settings: `adapter.json`; tokens: a word embedding (width,) float32 for each; lora: the U-Net's, under diffusers'
-    names, empty if none was trained; rank, alpha: LoRA is scaled by alpha / rank, both 0 if there is none.
+    settings: `adapter.json`; tokens: a word embedding (width,) float32 for each, of SDXL those of its two text encoders
+    behind each other; lora: the U-Net's, under diffusers' names, empty if none was trained; rank, alpha: LoRA is scaled
+    by alpha / rank, both 0 if there is none.
     """
 
     folder: Path
@@ -36,11 +38,6 @@ class Adapter:
     def learnt(self) -> str:
         """What learnt of the U-Net: `frozen` for nothing, `lora`, `key_value` or `full`."""
         return self.settings["unet"]
-
-    @property
-    def width(self) -> int:
-        """Of the text encoder's token embeddings."""
-        return len(next(iter(self.tokens.values())))
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -71,13 +68,19 @@ class Base:
     """What the settings of a base model tell.
 
     name: as it is loaded, a hub id or a folder; side: of its pictures, in pixels; prediction: `epsilon`,
-    `v_prediction` or `sample`; unet: the settings of its U-Net.
+    `v_prediction` or `sample`; unet: the settings of its U-Net; widths: of each text encoder's token embeddings.
     """
 
     name: str
     side: int
     prediction: str
     unet: Mapping[str, Any]
+    widths: Sequence[int]
+
+    @property
+    def family(self) -> str:
+        """`1`, `2` or `XL`, as their text encoders tell."""
+        return "XL" if len(self.widths) == 2 else "2" if self.widths[0] == 1024 else "1"
 
     @property
     def on_hub(self) -> bool:
@@ -86,16 +89,17 @@ class Base:
 
 
 def read_base(name: str) -> Base:
-    """name: as `base.model`. Raises UserError if its settings cannot be read, or if it is an SDXL."""
+    """name: as `base.model`. Raises UserError if its settings cannot be read."""
     folder = resolve_base(name)
     try:
+        encoders = ["text_encoder"]
         if DiffusionPipeline.load_config(folder)["_class_name"] == XL:
-            raise UserError(f"base.model={name!r} is an SDXL, and adapters of SDXL cannot be exported yet.")
+            encoders.append("text_encoder_2")
+        widths = [CLIPTextConfig.from_pretrained(folder, subfolder=encoder).hidden_size for encoder in encoders]
         unet = UNet2DConditionModel.load_config(folder, subfolder="unet")
         levels = len(AutoencoderKL.load_config(folder, subfolder="vae")["block_out_channels"])
         scheduler = DPMSolverMultistepScheduler.load_config(folder, subfolder="scheduler")  # any class reads any's
-    except UserError:
-        raise
     except Exception as error:  # what a folder that is no such model raises depends on what it is instead
         raise explain_failure(name, "base.model", "a Stable Diffusion model", error) from error
-    return Base(name, unet["sample_size"] * 2 ** (levels - 1), scheduler.get("prediction_type", "epsilon"), unet)
+    side = unet["sample_size"] * 2 ** (levels - 1)
+    return Base(name, side, scheduler.get("prediction_type", "epsilon"), unet, widths)

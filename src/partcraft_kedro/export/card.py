@@ -30,7 +30,8 @@ def render_card(
         learnt=adapter.learnt,
         parts=[(part, [word for word in commonest if word.part == part]) for part in parts],
         prompts={program.name: program.prompt(example) for program in programs},
-        arguments=_arguments(sampling),
+        arguments=_arguments(sampling, base.side),
+        pipeline="StableDiffusionXLPipeline" if base.family == "XL" else "StableDiffusionPipeline",
         sampling=sampling,
         hub=hub,
         training=sorted(training.items()),
@@ -44,9 +45,11 @@ def _address_of(base: Base) -> str:
     return base.name if base.on_hub else f"path/to/{Path(base.name).resolve().name}"
 
 
-def _arguments(sampling: SamplingOptions) -> str:
+def _arguments(sampling: SamplingOptions, side: int) -> str:
     """How pictures are sampled, as arguments of diffusers' pipeline."""
     arguments: dict[str, float | str] = {
+        "height": side,
+        "width": side,
         "num_inference_steps": sampling.steps,
         "guidance_scale": sampling.guidance_scale,
     }

@@ -13,7 +13,7 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.export.adapter import LORA, WEIGHTS, Adapter, Base
 from partcraft_kedro.export.card import render_card
 from partcraft_kedro.export.contact_sheet import draw_sheet, render_page
-from partcraft_kedro.export.kohya import bundled, embedding_header, lora_header, save_with_hash, to_kohya
+from partcraft_kedro.export.kohya import bundled, embedding_header, entries_of, lora_header, save_with_hash, to_kohya
 from partcraft_kedro.export.words import Program, Word, example_of, programs
 from partcraft_kedro.files import write_folder, write_json
 from partcraft_kedro.options import SamplingOptions
@@ -89,25 +89,32 @@ def write_export(
         raise UserError(f"--to={folder} cannot be written ({error}): give another folder.") from error
 
 
-def _write_embeddings(folder: Path, adapter: Adapter, base: Base, words: Sequence[Word]) -> dict[str, Tensor]:
-    """One file a word, as diffusers, AUTOMATIC1111, Forge and ComfyUI read it, with its crop beside as the picture
-    that the first of these programs show; returns the embeddings, each (1, width), by word."""
+def _write_embeddings(
+    folder: Path, adapter: Adapter, base: Base, words: Sequence[Word]
+) -> dict[str, dict[str, Tensor]]:
+    """One file a word, as AUTOMATIC1111, Forge and ComfyUI read it, and diffusers, with its crop beside as the picture
+    that the first of these programs show; returns what the files hold, by word."""
     folder.mkdir(parents=True)
-    embeddings = {word.word: adapter.tokens[word.token][None].float() for word in words}
+    embeddings = {word.word: entries_of(adapter.tokens[word.token], base) for word in words}
     for word in tqdm(words, desc="write words", unit="word"):
-        header = embedding_header(adapter, base, word.word)
-        save_with_hash(folder / f"{word.word}.safetensors", {"emb_params": embeddings[word.word]}, header)
+        header = embedding_header(base, word.word)
+        save_with_hash(folder / f"{word.word}.safetensors", embeddings[word.word], header)
         if word.crop is not None:
             Image.fromarray(word.crop).save(folder / f"{word.word}.preview.png")
     return embeddings
 
 
 def _write_kohya(
-    folder: Path, adapter: Adapter, base: Base, title: str, words: Sequence[Word], embeddings: dict[str, Tensor]
+    folder: Path,
+    adapter: Adapter,
+    base: Base,
+    title: str,
+    words: Sequence[Word],
+    embeddings: dict[str, dict[str, Tensor]],
 ) -> None:
     """LoRA alone, and with the words in it, each beside what AUTOMATIC1111 and Forge put into a prompt with it."""
     folder.mkdir()
-    lora = to_kohya(adapter.lora, adapter.alpha)
+    lora = to_kohya(adapter.lora, adapter.alpha, base)
     counts = {word.word: word.count for word in words}
     text = " ".join(word.word for word in example_of(words))
     for name, tensors in {title: lora, f"{title}-bundle": lora | bundled(embeddings)}.items():
