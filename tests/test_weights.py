@@ -26,11 +26,9 @@ def test_an_unknown_model_is_refused_with_the_option_s_name(name):
         resolve_model(name, "base", "base.model")
 
 
-def test_a_single_file_is_refused_with_the_way_to_convert_it(filled):
+def test_a_file_is_a_model_of_text_to_image_alone(filled):
     file = filled / "model.safetensors"
-    with pytest.raises(UserError, match=r"^base\.model='.*' is a file, .*\.from_single_file\('.*model\.safetensors'\)"):
-        resolve_model(str(file), "base", "base.model")
-    with pytest.raises(UserError, match=r"^features\.model='.*' is a file, and a model is a folder: give that folder"):
+    with pytest.raises(UserError, match=r"^features\.model='.*' is a file: give the folder of a model"):
         resolve_model(str(file), "feature_extractor", "features.model")
 
 

@@ -78,9 +78,9 @@ def _export(catalog: DataCatalog, to: Path, adapter: str | None, tokens: str, fo
     chosen = read_adapter(found)
     title = title_of(stages.dataset)
     programs_for(chosen, title, form)
-    base = options["base"].model
-    refuse_other_base(base, chosen.settings, chosen.folder)
-    read = replace(read_base(base), side=chosen.settings["size"])  # that it was trained at
+    base = options["base"]
+    refuse_other_base(base.model, base.config, chosen.settings, chosen.folder)
+    read = replace(read_base(base.model, base.config), side=chosen.settings["size"])  # that it was trained at
     words = _words(catalog, stages, chosen, tokens, title)
     write_export(to, chosen, read, title, words, form, options["generate"].sampling, push)
 

@@ -48,9 +48,10 @@ class CheckHooks:
         _refuse_missing_versions(run_params.get("load_versions") or {}, catalog)
         _refuse_missing_inputs(pipeline, catalog)
         flat = options_of(pipeline, options)
-        _do_without_hub(str(flat.get(name)) for name in ("base.model", "features.model", "evaluate.part_identity"))
+        models = [str(flat.get(name)) for name in ("features.model", "evaluate.part_identity")]
         if "params:base" in pipeline.inputs():  # hours may pass before it is loaded
-            resolve_base(options["base"].model)
+            models.append(resolve_base(options["base"].model, options["base"].config))
+        _do_without_hub(models)
         folder = flat.get("images.folder")
         if folder and not Path(folder).exists():
             raise UserError(f"images.folder={folder!r} is not there: name the folder that the pictures lie in.")

@@ -53,6 +53,11 @@ class Weights:
     by_name_too: bool = False
 
 
+@dataclass(frozen=True)
+class Config:
+    """Marks an option that names a model of which settings and tokenizers alone count, wherever they lie."""
+
+
 _CALLED_NOW = {
     "worst_broken_share": "max_broken_share",
     "starts": "n_init",
@@ -109,7 +114,10 @@ class BaseModelOptions(Options):
     """The frozen text-to-image model, and where all models compute."""
 
     model: Annotated[Model, Weights("base", "base.model")] = "tiny"
-    """`tiny`, a local folder in diffusers' layout, or a hub id."""
+    """`tiny`, a local folder in diffusers' layout, a hub id, or a checkpoint in one file, `.safetensors`."""
+    config: Annotated[Model | None, Config()] = None
+    """Of a checkpoint in one file: a local folder in diffusers' layout, or a hub id, with settings and tokenizers of
+    such a model; weights there are not read. None: those of Stable Diffusion 1.5 or SDXL, from the hub."""
     size: PositiveInt | None = None
     """Side of its pictures in pixels; none: that of the pictures it was trained on, 512 of Stable Diffusion 1.5, 1024
     of SDXL."""

@@ -18,8 +18,8 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from partcraft_kedro.files import fingerprint_of, named_if_full, read_file, write_json
-from partcraft_kedro.options import Contents, Options, Selection, Silent, Weights
-from partcraft_kedro.weights import model_fingerprint
+from partcraft_kedro.options import Config, Contents, Options, Selection, Silent, Weights
+from partcraft_kedro.weights import config_fingerprint, model_fingerprint
 
 _logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Stages:
 
 
 def key_of_options(options: Options | Selection, memo: Path) -> dict[str, Any]:
-    """Values by name: none of what is silent, and models and files by their content."""
+    """Values by name: none of what is silent, and models, their settings and files by their content."""
     key: dict[str, Any] = {}
     for name, value, marks in options.marked():
         weights = next((mark for mark in marks if isinstance(mark, Weights)), None)
@@ -117,6 +117,8 @@ def key_of_options(options: Options | Selection, memo: Path) -> dict[str, Any]:
         elif weights and value is not None:
             content = model_fingerprint(value, weights.component, weights.option, memo)
             key[name] = [value, content] if weights.by_name_too else content
+        elif any(isinstance(mark, Config) for mark in marks) and value is not None:
+            key[name] = config_fingerprint(value, memo)
         elif any(isinstance(mark, Contents) for mark in marks) and value is not None:
             key[name] = fingerprint_of(value, memo) if value.exists() else None
         else:

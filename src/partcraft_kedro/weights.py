@@ -13,8 +13,22 @@ if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedModel
 
 TINY = Path(__file__).parent / "tiny"
+_SETTINGS = ("*.json", "*.txt", "*.model")
 _INDEX = "model_index.json"  # in a folder that holds a pipeline of networks
 XL = "StableDiffusionXLPipeline"
+_FAMILIES = {"StableDiffusionPipeline": "Stable Diffusion 1 or 2", XL: "Stable Diffusion XL"}
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+# Of a checkpoint in one file, under the names of the original Stable Diffusion: U-Net, VAE, and of each family a weight
+# of each text encoder.
+UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_POSITIONS = "transformer.text_model.embeddings.position_embedding.weight"
+_TEXT_ENCODERS = {
+    "1": {f"cond_stage_model.{_POSITIONS}"},
+    "2": {"cond_stage_model.model.token_embedding.weight"},
+    "XL": {f"conditioner.embedders.0.{_POSITIONS}", "conditioner.embedders.1.model.positional_embedding"},
+}
+# Where settings and tokenizers of a family are. Of 2 there are two kinds, which predict noise and v.
+_CONFIGS = {"1": "stable-diffusion-v1-5/stable-diffusion-v1-5", "XL": "stabilityai/stable-diffusion-xl-base-1.0"}
 # That are loaded of it.
 _COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 
@@ -30,9 +44,7 @@ def resolve_model(name: str, component: str, option: str) -> str:
     if Path(name).is_dir():
         return name
     if Path(name).is_file():
-        convert = f"StableDiffusionPipeline.from_single_file({name!r}).save_pretrained('<folder>')"
-        how = f"convert it once, with a network, by diffusers' {convert}, and give" if component == "base" else "give"
-        raise UserError(f"{option}={name!r} is a file, and a model is a folder: {how} that folder.")
+        raise UserError(f"{option}={name!r} is a file: give the folder of a model.")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
     raise UserError(
@@ -41,25 +53,76 @@ def resolve_model(name: str, component: str, option: str) -> str:
     )
 
 
-def resolve_base(name: str) -> str:
-    """`resolve_model` for `base.model`. Raises UserError if a folder holds no pipeline of Stable Diffusion's kind."""
-    folder = resolve_model(name, "base", "base.model")
+def resolve_base(name: str, config: str | None = None) -> str:
+    """The folder or hub id that has a base model's settings and tokenizers, and its weights if it is no file.
+
+    name, config: as `base.model` and `base.config`. Raises UserError if a file is no checkpoint of Stable Diffusion, or
+    if a folder holds no pipeline of its kind.
+    """
+    place, option = name, "base.model"
+    if Path(name).is_file():
+        place, option = config or _CONFIGS.get(family_of(Path(name)), ""), "base.config"
+        if not place:
+            raise UserError(
+                f"base.model={name!r} is a Stable Diffusion 2, and its file does not tell whether it predicts noise or "
+                "v: give base.config, the folder or hub id of a model of its kind."
+            )
+    elif config is not None:
+        raise UserError(f"base.config={config!r} is for a model that is one file, and base.model={name!r} is none.")
+    folder = resolve_model(place, "base", option)
     if Path(folder).is_dir():
         try:
             kind = json.loads((Path(folder) / _INDEX).read_text())["_class_name"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"its {_INDEX} cannot be read ({error})"
-            raise explain_failure(name, "base.model", "a Stable Diffusion model", ValueError(reason)) from error
-        refuse_other_pipelines(name, kind)
+            raise explain_failure(place, option, "a Stable Diffusion model", ValueError(reason)) from error
+        refuse_other_pipelines(name, place, kind)
     return folder
 
 
-def refuse_other_pipelines(name: str, kind: str) -> None:
-    """Raise UserError unless a base model's `_class_name`, of its `model_index.json`, is one of Stable Diffusion's."""
-    if kind not in ("StableDiffusionPipeline", XL):
-        raise UserError(
-            f"base.model={name!r} is a {kind}, which is not supported: give a model of Stable Diffusion 1, 2 or XL."
-        )
+def family_of(checkpoint: Path) -> str:
+    """`1`, `2` or `XL`, of a whole checkpoint in one file; its header alone is read.
+
+    Raises UserError if it is a pickle, damaged, or no whole checkpoint of Stable Diffusion.
+    """
+    from safetensors import safe_open
+
+    told = f"base.model={str(checkpoint)!r}"
+    if checkpoint.suffix in _PICKLES:
+        raise UserError(f"{told} is a pickle, which runs whatever code is in it when it is read: give a .safetensors.")
+    try:
+        with safe_open(checkpoint, "numpy") as file:
+            names = set(file.keys())
+    except Exception as error:  # of a library without a class of its own
+        raise UserError(f"{told} is no whole .safetensors file ({error}): fetch it again.") from error
+    whole = "give a checkpoint with U-Net, VAE and text encoder, or a folder in diffusers' layout"
+    if not any(name.startswith(UNET) for name in names):
+        beginnings = {name.partition(".")[0] for name in names}
+        kind = "has no U-Net under the names of a checkpoint"
+        if any("lora" in name for name in names):
+            kind = "is a LoRA, which changes a model and is none"
+        elif "first_stage_model" in beginnings or {"encoder", "decoder"} <= beginnings:
+            kind = "is a VAE alone"
+        raise UserError(f"{told} {kind}: {whole}.")
+    if not any(name.startswith(_VAE) for name in names):
+        raise UserError(f"{told} has no VAE: {whole}.")
+    for family, marks in _TEXT_ENCODERS.items():
+        if marks <= names:
+            return family
+    raise UserError(f"{told} has no text encoder of Stable Diffusion 1, 2 or XL: {whole}.")
+
+
+def refuse_other_pipelines(name: str, place: str, kind: str) -> None:
+    """Raise UserError unless a pipeline is one of Stable Diffusion's, and of a checkpoint in one file the checkpoint's.
+
+    name: as `base.model`; place: what its settings were read from; kind: their `_class_name`, of `model_index.json`.
+    """
+    option, kinds = "base.model", list(_FAMILIES)
+    if Path(name).is_file():
+        option, kinds = "base.config", [XL] if family_of(Path(name)) == "XL" else kinds[:1]
+    if kind not in kinds:
+        families = ", or of ".join(_FAMILIES[wanted] for wanted in kinds)
+        raise UserError(f"{option}={place!r} is a {kind}, which cannot be used here: give a model of {families}.")
 
 
 def explain_failure(name: str, option: str, kind: str, error: Exception) -> UserError:
@@ -68,7 +131,7 @@ def explain_failure(name: str, option: str, kind: str, error: Exception) -> User
     kind: what it should have been, such as `a DINOv2 model`.
     """
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    if Path(name).is_dir() or name == "tiny":
+    if Path(name).exists() or name == "tiny":
         return UserError(f"{option}={name!r} cannot be loaded as {kind}: {reason}")
     return UserError(
         f"{option}={name!r} is not on this machine and cannot be fetched: download https://huggingface.co/{name} into "
@@ -142,22 +205,35 @@ def model_fingerprint(name: str, component: str, option: str, memo: Path | None 
 
     memo: as in `digest_of`.
     """
+    if component == "base" and Path(name).is_file():
+        return digest_of(Path(name), memo)
+    return _fingerprint(name, component, option, memo, "*.safetensors", *_SETTINGS)
+
+
+def config_fingerprint(name: str, memo: Path | None = None) -> str:
+    """What a stage's key says of `base.config`: of its settings and tokenizers, as `model_fingerprint` of a model."""
+    return _fingerprint(name, "base", "base.config", memo, *_SETTINGS)
+
+
+def base_fingerprint(name: str, config: str | None) -> str:
+    """What an adapter says of its base model, settings and tokenizers included. name, config: as in `resolve_base`."""
+    own = model_fingerprint(name, "base", "base.model")
+    return fingerprint_of([own, config_fingerprint(resolve_base(name, config))]) if Path(name).is_file() else own
+
+
+def _fingerprint(name: str, component: str, option: str, memo: Path | None, *patterns: str) -> str:
+    """Of the files of a local model that are loaded and match a pattern: a clone of a hub's repository has its weights
+    in all formats, and its history."""
     folder = Path(resolve_model(name, component, option))
     if not folder.is_dir():
         return name
-    return fingerprint_of({path.relative_to(folder).as_posix(): digest_of(path, memo) for path in _files_of(folder)})
-
-
-def _files_of(folder: Path) -> list[Path]:
-    """The files of a local model that are loaded: a clone of a hub's repository has its weights in all formats, and
-    its history."""
     index = folder / _INDEX
     files, components = ([index], [folder / name for name in _COMPONENTS]) if index.exists() else ([], [folder])
-    for component in components:
-        variant = _variant_of(component)
-        weights = [path for path in component.glob("*.safetensors") if _variant_in(path) == variant]
-        files += weights + [path for path in component.glob("*") if path.suffix in (".json", ".txt", ".model")]
-    return files
+    for place in components:
+        variant = _variant_of(place)
+        found = [path for pattern in patterns for path in place.glob(pattern)]
+        files += [path for path in found if path.suffix != ".safetensors" or _variant_in(path) == variant]
+    return fingerprint_of({path.relative_to(folder).as_posix(): digest_of(path, memo) for path in files})
 
 
 def _variant_of(folder: Path) -> str | None:

@@ -17,7 +17,7 @@ TITLE, NAMES, VARIANTS = "partcraft-cub", ["background", "head", "wing"], [3, 4,
 
 @pytest.fixture(scope="session")
 def make_adapter(tmp_path_factory):
-    """Makes the adapter that a method leaves; takes what learns of the U-Net, LoRA's layers, its alpha, and the base."""
+    """Makes the adapter that a method leaves; takes what learns of the U-Net, LoRA's layers and alpha, and the base."""
 
     def make(unet: str = "lora", layers: str = "cross", alpha: float = 2, base: str = "tiny") -> Adapter:
         learns = {"unet": unet, "rank": 2, "lora_layers": layers, "bottleneck_layers": 2}

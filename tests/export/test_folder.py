@@ -174,6 +174,17 @@ def test_a_card_names_the_base_and_no_folder_of_this_machine(exported, adapter, 
     assert not any("secret" in path.read_text(errors="ignore") for path in exported.rglob("*") if path.is_file())
 
 
+def test_a_card_of_a_base_in_one_file_loads_the_file(exported, adapter, base, words, tmp_path) -> None:
+    (tmp_path / "secret.safetensors").write_bytes(b"")
+    of_file = replace(base, name=str(tmp_path / "secret.safetensors"), config="owner/settings")
+    write(exported, adapter, of_file, words)
+    loading = (
+        'StableDiffusionPipeline.from_single_file("path/to/secret.safetensors", config="owner/settings", torch_dtype'
+    )
+    card = (exported / "README.md").read_text()
+    assert loading in card and str(tmp_path) not in card
+
+
 def test_names_of_parts_are_text_on_the_page(exported, adapter, base, words) -> None:
     write(exported, adapter, base, [replace(words[0], part="<script>alert(1)</script>")])
     assert "<script>alert" not in (exported / "contact_sheet.html").read_text()

@@ -90,8 +90,8 @@ def test_a_folder_without_a_readable_index_is_refused(folder, index):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("StableDiffusion3Pipeline", "is a StableDiffusion3Pipeline, which is not supported"),
-        ("StableDiffusionInpaintPipeline", "is a StableDiffusionInpaintPipeline, which is not supported"),
+        ("StableDiffusion3Pipeline", "is a StableDiffusion3Pipeline, which cannot be used here"),
+        ("StableDiffusionInpaintPipeline", "is a StableDiffusionInpaintPipeline, which cannot be used here"),
     ],
 )
 def test_another_pipeline_is_refused_by_its_name(folder, kind, told):

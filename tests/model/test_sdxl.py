@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.sampling import Sampler, sample_pictures
 from partcraft_kedro.model.attention import AttentionCapture, attention_layers

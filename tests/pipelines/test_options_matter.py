@@ -81,6 +81,7 @@ CHANGED = {
 }
 # What cannot show in the results of a small run on this device.
 ELSEWHERE = {
+    "base.config",  # test_checkpoints.py: of a model that is one file
     "base.device",
     "images.max_broken_share",  # test_mistakes.py breaks pictures
     "images.folder",  # test_photographs.py reads photographs; here `source` finds the creatures' folder

@@ -102,7 +102,8 @@ class Studio:
 
     @cached_property
     def _model(self) -> PartCraft:
-        model = PartCraft.load(self._trained(), self._base.device, self._base.precision, self._base.model)
+        base = self._base
+        model = PartCraft.load(self._trained(), base.device, base.precision, base.model, base.config)
         if model.settings["variants"] != [len(variants) for variants in self._predictor.variants]:
             raise UserError(
                 f"The adapter {self.adapter} was made for other parts than there are now: train again, or choose the "

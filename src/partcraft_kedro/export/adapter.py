@@ -67,11 +67,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 class Base:
     """What the settings of a base model tell.
 
-    name: as it is loaded, a hub id or a folder; side: of its pictures, in pixels; prediction: `epsilon`,
+    name, config: as `base.model` and `base.config`; side: of its pictures, in pixels; prediction: `epsilon`,
     `v_prediction` or `sample`; unet: the settings of its U-Net; widths: of each text encoder's token embeddings.
     """
 
     name: str
+    config: str | None
     side: int
     prediction: str
     unet: Mapping[str, Any]
@@ -85,12 +86,17 @@ class Base:
     @property
     def on_hub(self) -> bool:
         """Whether the name is a hub id, which means the same on every machine."""
-        return self.name.count("/") == 1 and not Path(self.name).exists()
+        return is_hub_id(self.name)
 
 
-def read_base(name: str) -> Base:
-    """name: as `base.model`. Raises UserError if its settings cannot be read."""
-    folder = resolve_base(name)
+def is_hub_id(name: str) -> bool:
+    """Of a model's name that is a hub id, a folder or a file."""
+    return name.count("/") == 1 and not Path(name).exists()
+
+
+def read_base(name: str, config: str | None = None) -> Base:
+    """name, config: as `base.model` and `base.config`. Raises UserError if its settings cannot be read."""
+    folder = resolve_base(name, config)
     try:
         encoders = ["text_encoder"]
         if DiffusionPipeline.load_config(folder)["_class_name"] == XL:
@@ -100,6 +106,8 @@ def read_base(name: str) -> Base:
         levels = len(AutoencoderKL.load_config(folder, subfolder="vae")["block_out_channels"])
         scheduler = DPMSolverMultistepScheduler.load_config(folder, subfolder="scheduler")  # any class reads any's
     except Exception as error:  # what a folder that is no such model raises depends on what it is instead
-        raise explain_failure(name, "base.model", "a Stable Diffusion model", error) from error
+        of_file = Path(name).is_file()
+        name, option = (folder, "base.config") if of_file else (name, "base.model")
+        raise explain_failure(name, option, "a Stable Diffusion model", error) from error
     side = unet["sample_size"] * 2 ** (levels - 1)
-    return Base(name, side, scheduler.get("prediction_type", "epsilon"), unet, widths)
+    return Base(name, config, side, scheduler.get("prediction_type", "epsilon"), unet, widths)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from partcraft_kedro.export.adapter import Adapter, Base
+from partcraft_kedro.export.adapter import Adapter, Base, is_hub_id
 from partcraft_kedro.export.words import Program, Word, example_of
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.templates import load_template
@@ -26,23 +26,31 @@ def render_card(
     return load_template(Path(__file__).with_name("card.md.j2")).render(
         title=title,
         base=base,
-        address=_address_of(base),
+        address=_address_of(base.name),
+        loading=_loading(base),
         learnt=adapter.learnt,
         parts=[(part, [word for word in commonest if word.part == part]) for part in parts],
         prompts={program.name: program.prompt(example) for program in programs},
         arguments=_arguments(sampling, base.side),
-        pipeline="StableDiffusionXLPipeline" if base.family == "XL" else "StableDiffusionPipeline",
         sampling=sampling,
         hub=hub,
         training=sorted(training.items()),
     )
 
 
-def _address_of(base: Base) -> str:
-    """What `from_pretrained` is given: no path of this machine."""
-    if base.name == "tiny":
+def _address_of(name: str) -> str:
+    """What a model is loaded by: no path of this machine."""
+    if name == "tiny":
         return "partcraft_kedro/tiny/base"
-    return base.name if base.on_hub else f"path/to/{Path(base.name).resolve().name}"
+    return name if is_hub_id(name) else f"path/to/{Path(name).resolve().name}"
+
+
+def _loading(base: Base) -> str:
+    """The call that loads a base model, but for how."""
+    kind = "StableDiffusionXLPipeline" if base.family == "XL" else "StableDiffusionPipeline"
+    how = "from_single_file" if Path(base.name).is_file() else "from_pretrained"
+    config = f', config="{_address_of(base.config)}"' if base.config else ""
+    return f'{kind}.{how}("{_address_of(base.name)}"{config}'
 
 
 def _arguments(sampling: SamplingOptions, side: int) -> str:

@@ -1,18 +1,28 @@
 """Loading a base model: the embedded `tiny`, a local folder, or a hub id, all by the same code."""
 
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from partcraft_kedro.allocator import keep_freed_memory
 from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import attend_in_float32, attention_layers
-from partcraft_kedro.weights import XL, explain_failure, load_whole, refuse_other_pipelines, resolve_model
+from partcraft_kedro.weights import (
+    UNET,
+    XL,
+    explain_failure,
+    load_whole,
+    refuse_not_finite,
+    refuse_other_pipelines,
+    resolve_base,
+)
 
 _ONE_BY_ONE = 256  # pixels of a picture from which the VAE takes one a pass: one of 512 pixels takes 0.75 GiB to decode
 
@@ -20,29 +30,23 @@ Base: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 _NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
 
-def load_base(model: str, device: str = "auto", size: int | None = None) -> Base:
+def load_base(model: str, device: str = "auto", size: int | None = None, config: str | None = None) -> Base:
     """A frozen Stable Diffusion pipeline, 1, 2 or XL, in float32, with the sampler it was saved with; safetensors only.
 
-    model: `tiny`, a folder in diffusers' layout, or a hub id; device: as in `resolve_device`; size: of its pictures in
-    pixels, if not that which it was trained on. On a CPU the process from then on keeps memory that it frees.
+    model: `tiny`, a folder in diffusers' layout, a hub id, or a checkpoint in one file; device: as in `resolve_device`;
+    size: of its pictures in pixels, if not that which it was trained on; config: as `base.config`. On a CPU the process
+    from then on keeps memory that it frees.
     Raises UserError if it cannot be loaded whole, is another pipeline's, or if part tokens cannot be trained on it.
     """
-    folder = resolve_model(model, "base", "base.model")
+    folder = resolve_base(model, config)
     diffusers.utils.logging.disable_progress_bar()
     # It warns of every part of the pipeline that LoRA leaves alone, and logs errors that it raises.
     diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
     transformers.utils.logging.disable_progress_bar()
     told = f"base.model={model!r}"
+    load = _load_file if Path(model).is_file() else _load_folder
     try:
-        refuse_other_pipelines(model, kind := StableDiffusionPipeline.load_config(folder)["_class_name"])
-        networks = _NETWORKS | ({"text_encoder_2": CLIPTextModelWithProjection} if kind == XL else {})
-        loaded = {name: load_whole(network, folder, told, subfolder=name) for name, network in networks.items()}
-        unused: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
-        if kind == XL:
-            pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False, **loaded, **unused)
-        else:
-            unused |= {"safety_checker": None, "requires_safety_checker": False}
-            pipeline = StableDiffusionPipeline.from_pretrained(folder, **loaded, **unused)
+        pipeline = load(model, folder, told)
     except UserError:
         raise
     except Exception as error:  # what a folder that is no such model raises depends on what it is instead
@@ -63,6 +67,50 @@ def load_base(model: str, device: str = "auto", size: int | None = None) -> Base
     if torch.device(device).type == "cpu":
         keep_freed_memory()
     return pipeline.to(device)
+
+
+def _load_folder(model: str, folder: str, told: str) -> Base:
+    """folder: or a hub id; told: what a user is told that it is."""
+    refuse_other_pipelines(model, model, kind := StableDiffusionPipeline.load_config(folder)["_class_name"])
+    networks = _NETWORKS | ({"text_encoder_2": CLIPTextModelWithProjection} if kind == XL else {})
+    loaded = {name: load_whole(network, folder, told, subfolder=name) for name, network in networks.items()}
+    return _pipeline_of(kind).from_pretrained(folder, **loaded, **_without(kind))
+
+
+def _load_file(model: str, config: str, told: str) -> Base:
+    """A checkpoint under the names of the original Stable Diffusion. config: the folder or hub id of its settings."""
+    try:
+        kind = StableDiffusionPipeline.load_config(config)["_class_name"]
+    except Exception as error:  # as in `load_base`
+        raise explain_failure(config, "base.config", "a Stable Diffusion model", error) from error
+    refuse_other_pipelines(model, config, kind)
+    whole = "give a whole model, and base.config of its kind"
+    unused = _without(kind)
+    try:
+        pipeline = _pipeline_of(kind).from_single_file(model, config=config, torch_dtype=torch.float32, **unused)
+    except NotImplementedError as error:  # torch's, of a network with weights that have no content
+        raise UserError(f"{told} lacks weights of its U-Net or VAE: {whole}.") from error
+    for network in (pipeline.unet, pipeline.vae, *text_encoders(pipeline)):
+        weights = network.state_dict()
+        if missing := [name for name, weight in weights.items() if weight.is_meta]:
+            raise UserError(f"{told} lacks weights of its {type(network).__name__}, such as {missing[0]}: {whole}.")
+        refuse_not_finite(weights, told)
+    with safe_open(model, "pt") as file:
+        named = [name for name in file.keys() if name.startswith(UNET)]  # noqa: SIM118
+    if len(named) > len(pipeline.unet.state_dict()):
+        raise UserError(f"{told} has a larger U-Net than base.config={config!r} says: give that of its kind.")
+    return pipeline
+
+
+def _pipeline_of(kind: str) -> type[Base]:
+    return StableDiffusionXLPipeline if kind == XL else StableDiffusionPipeline
+
+
+def _without(kind: str) -> dict[str, Any]:
+    """What a pipeline is loaded without."""
+    unused: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
+    further = {"add_watermarker": False} if kind == XL else {"safety_checker": None, "requires_safety_checker": False}
+    return unused | further
 
 
 def text_encoders(pipeline: Base) -> list[CLIPTextModel]:

@@ -20,7 +20,7 @@ from partcraft_kedro.model.injection import Conditioning, PartPrompts
 from partcraft_kedro.model.part_encoder import PartEncoder
 from partcraft_kedro.prompts import PartToken
 from partcraft_kedro.randomness import derive_seed
-from partcraft_kedro.weights import model_fingerprint, refuse_not_finite
+from partcraft_kedro.weights import base_fingerprint, refuse_not_finite
 
 _PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 _KEY_VALUE = ("attn2.to_k.weight", "attn2.to_v.weight")
@@ -49,6 +49,7 @@ class PartCraft:
         precision: str = "auto",
         *,
         size: int | None = None,
+        config: str | None = None,
         variants: list[int],
         unet: str,
         rank: int,
@@ -59,11 +60,12 @@ class PartCraft:
     ) -> "PartCraft":
         """A fresh model, which draws as the base does, with part tokens at the scale of words.
 
+        base, device, size, config: as in `load_base`;
         variants: the number of variants of each part, background first; unet: what learns of the U-Net, `frozen` for
         nothing, `lora`, `key_value` of cross-attention, or the `full` U-Net; rank, lora_layers: of LoRA; centroids: of
         each part's variants, where tokens are to start from them.
         """
-        pipeline = load_base(base, device, size)
+        pipeline = load_base(base, device, size, config)
         words = _word_embeddings(pipeline)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial weights"))
@@ -87,7 +89,8 @@ class PartCraft:
         compute_in(pipeline, compute_type(precision, pipeline.device.type))
         settings = {
             "base": base,
-            _FINGERPRINT: model_fingerprint(base, "base", "base.model"),
+            "base_config": config,
+            _FINGERPRINT: base_fingerprint(base, config),
             "size": picture_size(pipeline),
             "variants": variants,
             "bottleneck_layers": bottleneck_layers,
@@ -146,17 +149,20 @@ class PartCraft:
         (folder / "README.md").write_text(_model_card(settings))
 
     @classmethod
-    def load(cls, folder: Path, device: str, precision: str = "auto", base: str | None = None) -> "PartCraft":
+    def load(
+        cls, folder: Path, device: str, precision: str = "auto", base: str | None = None, config: str | None = None
+    ) -> "PartCraft":
         """Base model and adapter, ready to sample.
 
-        base: where the base model lies now; None: where it did when the adapter was trained.
+        base, config: where the base model lies now; no base: where both did when the adapter was trained.
         Raises UserError if the adapter is not whole, or if the base model is not the one that it was trained with.
         """
         try:
             settings = json.loads((folder / "adapter.json").read_text())
             needed = ("variants", "bottleneck_layers", "size", _FINGERPRINT)
             variants, layers, size, _ = (settings[name] for name in needed)
-            base = base or settings["base"]
+            if base is None:
+                base, config = settings["base"], settings.get("base_config")
             state = load_file(folder / _ENCODER)
             file = _LORA if settings["unet"] == "lora" else _WEIGHTS
             learnt = {} if settings["unet"] == "frozen" else load_file(folder / file)
@@ -164,8 +170,8 @@ class PartCraft:
             raise UserError(
                 f"{folder} does not hold a whole adapter ({error}): train again, or choose another."
             ) from error
-        refuse_other_base(base, settings, folder)
-        pipeline = load_base(base, device, size)
+        refuse_other_base(base, config, settings, folder)
+        pipeline = load_base(base, device, size, config)
         unet, widths = pipeline.unet, [of_one.shape[1] for of_one in _word_embeddings(pipeline)]
         encoder = PartEncoder(len(variants) - 1, max(variants), widths, layers=layers, scales=[1.0] * len(widths))
         _refuse_others(state, encoder.state_dict(), folder / _ENCODER)
@@ -179,18 +185,22 @@ class PartCraft:
             _refuse_others(learnt, _trained_weights(unet, settings["unet"]), folder / _WEIGHTS)
             unet.load_state_dict(learnt, strict=False)
         compute_in(pipeline, compute_type(precision, pipeline.device.type))
-        return cls(pipeline, encoder, settings | {"base": base})
+        return cls(pipeline, encoder, settings | {"base": base, "base_config": config})
 
 
-def refuse_other_base(base: str, settings: Mapping[str, Any], folder: Path) -> None:
-    """Raise UserError unless `base` has the weights that an adapter was trained with.
+def refuse_other_base(base: str, config: str | None, settings: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError unless a base model has the weights that an adapter was trained with.
 
-    settings: of its `adapter.json`; folder: where it lies, for the sentence.
+    base, config: as in `load_base`; settings: of its `adapter.json`; folder: where it lies, for the sentence.
     """
-    if model_fingerprint(base, "base", "base.model") != settings[_FINGERPRINT]:
+    if base_fingerprint(base, config) != settings[_FINGERPRINT]:
+        given, then = (
+            f"{model!r}" + (f" with base.config={of_file!r}" if of_file else "")
+            for model, of_file in ((base, config), (settings["base"], settings.get("base_config")))
+        )
         raise UserError(
-            f"base.model={base!r} is not what the adapter {folder} was trained with, which was "
-            f"{settings['base']!r} then: give that model, wherever it lies now."
+            f"base.model={given} is not what the adapter {folder} was trained with, which was {then} then: give that "
+            "model, wherever it lies now."
         )
 
 

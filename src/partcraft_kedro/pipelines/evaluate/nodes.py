@@ -36,7 +36,7 @@ def score_pictures(
             "part_predictor": part_predictor,
             "matching": discovery_scores["matching"],
             "judge": TINY / "judge",
-            "base": base.only("model", "size", "device"),
+            "base": base.only("model", "config", "size", "device"),
             "features": features.only("model"),
             "evaluate": evaluate,
         },

@@ -30,7 +30,7 @@ def scoring(
     root: Path,
 ) -> None:
     """Writes `scores.parquet`, a row for each picture, and `summary.json`."""
-    pipeline = load_base(base.model, base.device, base.size)
+    pipeline = load_base(base.model, base.device, base.size, base.config)
     size = picture_size(pipeline)
     predictor = PartPredictor.load(part_predictor, base.device)
     truth = None

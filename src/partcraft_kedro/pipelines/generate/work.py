@@ -24,7 +24,7 @@ def generation(
     seed: int,
 ) -> None:
     """Writes `<id>.png` of every planned picture, with its recipe inside."""
-    model = PartCraft.load(adapter, base.device, base.precision, base.model)
+    model = PartCraft.load(adapter, base.device, base.precision, base.model, base.config)
     predictor = PartPredictor.load(part_predictor, base.device)
     of_adapter = model.settings["variants"]
     of_predictor = [len(variants) for variants in predictor.variants]

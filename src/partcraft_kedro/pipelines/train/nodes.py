@@ -17,7 +17,7 @@ TRAINING = Stage("training", "06_models", version=7, work=f"{_WORK}.training")
 
 def cache_latents(records: pd.DataFrame, base: BaseModelOptions, stages: Stages) -> StageRef:
     """The training pictures as the VAE encodes them, in both flips."""
-    seen = {"records": records, "base": base.only("model", "size", "device")}
+    seen = {"records": records, "base": base.only("model", "config", "size", "device")}
     return stages.run(CACHING, seen, {"root": stages.root})
 
 

@@ -24,7 +24,7 @@ _SAMPLES = 8  # pictures sampled while training
 
 def caching(place: StageRef, *, records: pd.DataFrame, base: BaseModelOptions, root: Path) -> None:
     """Encodes the training pictures with the VAE, in both flips."""
-    pipeline = load_base(base.model, base.device, base.size)
+    pipeline = load_base(base.model, base.device, base.size, base.config)
     paths = [root / path for path in records["path"][records["split"] == "train"]]
     write_latents(pipeline.vae, paths, picture_size(pipeline), place.folder)
 
@@ -62,6 +62,7 @@ def training(
         base.device,
         base.precision,
         size=base.size,
+        config=base.config,
         variants=[len(variants) for variants in predictor.variants],
         unet=train.unet,
         rank=train.rank,
