@@ -344,7 +344,7 @@ def sweep(
 
 
 @cli.command(params=[option for option in run.params if option.name in ("env", "params")])
-@click.option("--adapter", help="A version of the adapter, or a folder; default: the newest.")
+@click.option("--adapter", help="A version of the adapter, a folder, or a hub id; default: the newest.")
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")

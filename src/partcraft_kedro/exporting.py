@@ -1,7 +1,6 @@
 """`kedro export`: from a version of the adapter in the catalog to a folder that other programs read."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from kedro.io import DataCatalog
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.export import FORMATS
+from partcraft_kedro.export.finding import is_hub_name
 from partcraft_kedro.files import fingerprint_of
 
 if TYPE_CHECKING:  # what computes is slow to import
@@ -22,14 +22,14 @@ if TYPE_CHECKING:  # what computes is slow to import
 
 
 def _hub_name(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
-    if given and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", given, re.ASCII):
+    if given and not is_hub_name(given):
         raise click.BadParameter(f"{given!r} is not of the form owner/name", context, parameter)
     return given
 
 
 @click.command(params=[option for option in run.params if option.name in ("env", "params")])
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="A new folder, or an earlier export.")
-@click.option("--adapter", help="A version, or an adapter's folder. Default: the newest version.")
+@click.option("--adapter", help="A version, a folder, or a hub id. Default: the newest version.")
 @click.option(
     "--tokens", default="common:10", show_default=True, help="common:N of each part, head:17,wing:3, [1,17], or all."
 )

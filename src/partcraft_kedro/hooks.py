@@ -26,7 +26,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 from partcraft_kedro.console import print_discovery, print_scores
 from partcraft_kedro.datasets import FolderDataset, ReadsItsOwn
 from partcraft_kedro.datasets.own import path_of
-from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.files import write_file
 from partcraft_kedro.options import flatten, in_words, refuse_unknown_groups
@@ -66,8 +66,8 @@ def options_of(pipeline: Pipeline, options: dict[str, Any]) -> dict[str, Any]:
 def _refuse_missing_versions(versions: dict[str, str], catalog: DataCatalog) -> None:
     for name, version in versions.items():
         dataset = catalog.get(name)
-        if isinstance(dataset, FolderDataset) and version not in dataset.versions():
-            raise unknown(f"version of {name}", version, dataset.versions())
+        if isinstance(dataset, FolderDataset):
+            dataset.find(version)
 
 
 def _refuse_missing_inputs(pipeline: Pipeline, catalog: DataCatalog) -> None:

@@ -16,6 +16,7 @@ from partcraft_kedro.compose.palette import Palette
 from partcraft_kedro.compose.studio import Studio
 from partcraft_kedro.datasets import FolderDataset
 from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.export.finding import find_adapter
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import refuse_unknown_groups
 from partcraft_kedro.parts.label_maps import load_label_maps
@@ -119,7 +120,8 @@ def _open(env: str | None, params: dict[str, Any] | None) -> tuple[Any, DataCata
 def open_studio(catalog: DataCatalog, adapter: str | None = None) -> Studio:
     """What was found and trained, ready to make pictures with.
 
-    adapter: a version, or a folder with an adapter for the same parts; None: the newest, if there is one.
+    adapter: a version, or, for the same parts, the folder of an adapter or an export, or the hub id of an export; None:
+    the newest, if there is one.
     Raises UserError if no parts have been discovered yet, or if there is no such adapter.
 
     Example:
@@ -157,13 +159,5 @@ def adapters_of(catalog: DataCatalog) -> dict[str, Path]:
 
 
 def choose_adapter(versions: dict[str, Path], asked: str | None) -> Path | None:
-    """The folder of an adapter. asked: a version, or a folder with an adapter; None: the newest, if there is one.
-
-    Raises UserError if it is neither.
-    """
-    if asked is None:
-        return next(reversed(versions.values()), None)
-    folder = Path(asked).expanduser()
-    if asked in versions or (folder / "adapter.json").exists():
-        return versions.get(asked, folder)
-    raise unknown("adapter version or folder", asked, versions)
+    """The folder of an adapter. asked: as in `find_adapter`; None: the newest version, if there is one."""
+    return find_adapter(versions, asked) if asked else next(reversed(versions.values()), None)

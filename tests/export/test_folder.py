@@ -34,6 +34,11 @@ def embeddings() -> set[str]:
 
 
 ALWAYS = {"README.md", "contact_sheet.jpg", "contact_sheet.html", "export.json"} | embeddings()
+ADAPTER = {
+    f"adapter/{name}" for name in ("README.md", "adapter.json", "part_encoder.safetensors", "part_tokens.safetensors")
+}
+ALWAYS |= ADAPTER
+LORA = {"adapter/pytorch_lora_weights.safetensors"}
 DIFFUSERS = {"pytorch_lora_weights.safetensors"}
 WEBUI = {f"lora/partcraft-cub{end}" for end in (".safetensors", ".json", "-bundle.safetensors", "-bundle.json")}
 
@@ -47,7 +52,7 @@ WEBUI = {f"lora/partcraft-cub{end}" for end in (".safetensors", ".json", "-bundl
     ],
 )
 def test_a_folder_holds_what_its_format_needs(exported, adapter, base, words, form, files, named) -> None:
-    assert write(exported, adapter, base, words, form) == ALWAYS | files
+    assert write(exported, adapter, base, words, form) == ALWAYS | LORA | files
     card = (exported / "README.md").read_text()
     headings = set(re.findall(r"^## (\w+)$", card, re.MULTILINE))
     assert headings - {"Settings"} == named
@@ -66,7 +71,7 @@ def test_without_lora_there_are_words_alone(exported, make_adapter, base, words)
 def test_a_whole_unet_is_a_folder_of_diffusers(exported, make_adapter, base, words) -> None:
     full = make_adapter("full")
     unet = {"unet/config.json", "unet/diffusion_pytorch_model.safetensors"}
-    assert write(exported, full, base, words) == ALWAYS | unet
+    assert write(exported, full, base, words) == ALWAYS | {"adapter/unet.safetensors"} | unet
     assert (
         load_file(exported / "unet/diffusion_pytorch_model.safetensors").keys()
         == load_file(full.folder / "unet.safetensors").keys()
@@ -88,6 +93,14 @@ def test_a_card_of_sdxl_has_its_pipeline_and_both_text_encoders(exported, make_a
     assert "height=32, width=32" in lines
 
 
+def test_an_export_holds_the_adapter_and_not_where_its_base_lay(exported, adapter_xl, small_xl, base_xl, words) -> None:
+    write(exported, adapter_xl, base_xl, words)
+    again, settings = read_adapter(exported / "adapter"), {**adapter_xl.settings, "base": "base"}
+    assert again.settings == settings and again.tokens.keys() == adapter_xl.tokens.keys()
+    everything = [path.read_text(errors="ignore") for path in exported.rglob("*") if path.is_file()]
+    assert not any(str(small_xl.parent) in text for text in everything)
+
+
 def test_key_and_value_weights_are_refused_with_the_reason(exported, make_adapter, base, words) -> None:
     with pytest.raises(UserError, match=r"\(train\.unet=key_value\), which neither diffusers' loaders nor"):
         write(exported, make_adapter("key_value"), base, words)
@@ -99,6 +112,7 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(exported, adapter, ba
     write(exported, adapter, base, words)
     assert write(exported, adapter, base, words[:1], "diffusers") == {
         *("README.md", "contact_sheet.jpg", "contact_sheet.html", "export.json", "pytorch_lora_weights.safetensors"),
+        *(ADAPTER | LORA),
         *(f"embeddings/partcraft-cub/partcraft-cub-background-001.{end}" for end in ("safetensors", "preview.png")),
     }
     (exported / "export.json").unlink()

@@ -1,5 +1,6 @@
 """Catalog datasets of this project."""
 
+from partcraft_kedro.datasets.adapter import AdapterDataset
 from partcraft_kedro.datasets.document import DocumentDataset, EditableDataset, PageDataset
 from partcraft_kedro.datasets.figure import FigureDataset, PlotDataset, unless_drawn
 from partcraft_kedro.datasets.folder import FolderDataset
@@ -14,6 +15,7 @@ from partcraft_kedro.datasets.stages import StageRefDataset, StagesDataset
 from partcraft_kedro.datasets.table import TableDataset
 
 __all__ = [
+    "AdapterDataset",
     "CurvesDataset",
     "DocumentDataset",
     "EditableDataset",

@@ -10,6 +10,7 @@ from typing import Any
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
 from partcraft_kedro.datasets.own import alone_in
+from partcraft_kedro.errors import unknown
 from partcraft_kedro.files import write_folder
 
 _FORMAT = "%Y-%m-%dT%H.%M.%S.%fZ"  # of Kedro's versions, which have milliseconds
@@ -56,6 +57,11 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
         """The folders of all versions by their names, the oldest first."""
         place = Path(self._filepath)
         return {folder.parent.name: folder for folder in sorted(place.glob(f"*/{place.name}"))}
+
+    def find(self, version: str) -> None:
+        """Raises UserError if there is no such version to load."""
+        if version not in self.versions():
+            raise unknown(f"version of {Path(self._filepath).name}", version, self.versions())
 
     def resolve_load_version(self) -> str | None:
         if self._saved and not (self._version and self._version.load):

@@ -2,3 +2,6 @@
 
 FORMATS = ("all", "diffusers", "webui")
 """`webui`: AUTOMATIC1111, Forge and ComfyUI."""
+
+ADAPTER = "adapter"
+"""The folder of an export that holds the adapter itself, for this project."""

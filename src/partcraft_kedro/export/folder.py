@@ -1,5 +1,6 @@
 """The exported folder, written whole or not at all."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.export.adapter import LORA, WEIGHTS, Adapter, Base
+from partcraft_kedro.export import ADAPTER
+from partcraft_kedro.export.adapter import LORA, WEIGHTS, Adapter, Base, is_hub_id
 from partcraft_kedro.export.card import render_card
 from partcraft_kedro.export.contact_sheet import draw_sheet, render_page
 from partcraft_kedro.export.kohya import bundled, embedding_header, entries_of, lora_header, save_with_hash, to_kohya
@@ -77,6 +79,7 @@ def write_export(
         if adapter.learnt == "full":
             UNet2DConditionModel.from_config(base.unet).save_config(partial / "unet")
             shutil.copyfile(adapter.folder / WEIGHTS, partial / "unet" / "diffusion_pytorch_model.safetensors")
+        _write_adapter(partial / ADAPTER, adapter)
         draw_sheet(title, words, for_programs).save(partial / "contact_sheet.jpg", quality=90, subsampling=0)
         (partial / "contact_sheet.html").write_text(render_page(title, words, for_programs), encoding="utf-8")
         card = render_card(adapter, base, title, words, for_programs, sampling, hub)
@@ -120,6 +123,18 @@ def _write_kohya(
     for name, tensors in {title: lora, f"{title}-bundle": lora | bundled(embeddings)}.items():
         save_with_hash(folder / f"{name}.safetensors", tensors, lora_header(adapter, base, name, counts, text))
         write_json(folder / f"{name}.json", {"activation text": text, "preferred weight": 1})
+
+
+def _write_adapter(folder: Path, adapter: Adapter) -> None:
+    """The adapter itself, for this project: as it is, but for where its base model lay."""
+    shutil.copytree(adapter.folder, folder)
+    for name in (adapter.settings["base"], adapter.settings.get("base_config")):
+        if name and name != "tiny" and not is_hub_id(name):
+            for path in (folder / "adapter.json", folder / "README.md"):
+                text = path.read_text(encoding="utf-8")
+                for written in (name, json.dumps(name)[1:-1]):
+                    text = text.replace(written, Path(name).name)
+                path.write_text(text, encoding="utf-8")
 
 
 def _record(title: str, adapter: Adapter, words: Sequence[Word]) -> dict:
