@@ -50,6 +50,8 @@ def test_so_it_does_with_one_from_the_shell(monkeypatch) -> None:
         (["run", "--to-nodes=score"], "There is no node 'score'"),
         (["run", "--to-outputs=adaptr"], "There is no dataset 'adaptr': did you mean 'adapter'?"),
         (["run", "--load-versions=adaptr:2026"], "There is no dataset 'adaptr': did you mean 'adapter'?"),
+        (["run", "--load-versions=adaptr:me/birds"], "There is no dataset 'adaptr': did you mean 'adapter'?"),
+        (["run", "--load-versions=me/birds"], "'me/birds' is not of the form adapter:<version>"),
         (["run", "--piplines=train"], "'--pipelines'"),
     ],
 )

@@ -248,6 +248,17 @@ def _params(context: click.Context, parameter: click.Parameter, given: str | dic
     return tree
 
 
+def _load_versions(context: click.Context, parameter: click.Parameter, given: str | None) -> dict[str, str]:
+    """`adapter:me/birds` as {"adapter": "me/birds"}: Kedro takes nothing with a slash for a version."""
+    versions = {}
+    for item in given.split(",") if given else []:
+        name, _, version = (part.strip() for part in item.partition(":"))
+        if not (name and version):
+            raise click.BadParameter(f"{item!r} is not of the form adapter:<version>", context, parameter)
+        versions[name] = version
+    return versions
+
+
 def _value(option: str, text: str, context: click.Context, parameter: click.Parameter) -> Any:
     """What is meant by an option's value: names and paths are as they stand, all else is YAML."""
     if _is_text(option) and text != "null":
@@ -415,6 +426,8 @@ assert run.callback is not None  # what Kedro runs
 run.callback = stoppable()(run.callback)
 run.format_epilog = _tell_names  # type: ignore[method-assign, assignment]
 for _option in run.params:
+    if _option.name == "load_versions":
+        _option.callback = _load_versions
     if _option.name == "params":
         _option.callback = _params
         _option.help = "Options: train.steps=200,images.folder=/my/pictures. In a file: --config."

@@ -30,7 +30,7 @@ def last_line(output: str) -> str:
         ("run --env=test --params=train.attention_weight=-1", "train.attention_weight=-1: "),
         ("run --env=test --params=base.model=/no/such/folder", "/no/such/folder"),
         ("run --env=folder --params=images.folder=/no/such/folder", "images.folder='/no/such/folder' is not there"),
-        ("run --env=test --tags=train --load-versions=adapter:2020", "no version of adapter '2020'"),
+        ("run --env=test --tags=train --load-versions=adapter:2020", "no adapter version or folder '2020'"),
         ("run --env=faces --tags=prompts", "no codes yet: run `kedro run --pipelines=parts`"),
         ("sweep --env=test atention_weight", "no sweep 'atention_weight': did you mean 'attention_weight'?"),
         ("runs --env=faces", "no runs of partcraft-faces yet"),

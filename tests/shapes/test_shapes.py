@@ -1,16 +1,24 @@
 """What each stage needs at the batch sizes of conf/cub and Stable Diffusion 1.5's true size: under 12 GiB.
 
 On fake tensors, which have shapes and no content: the stages' own code runs, until a number is asked for.
+`python tests/shapes/test_shapes.py` counts a training step and a picture of 2.1 and XL too.
 """
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
@@ -19,6 +27,7 @@ from transformers import (
     BitImageProcessorPil,
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
@@ -29,7 +38,7 @@ from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.generation.sampling import sample_pictures
 from partcraft_kedro.model import base
 from partcraft_kedro.model.attention import AttentionCapture
-from partcraft_kedro.model.base import load_base
+from partcraft_kedro.model.base import Base, load_base, picture_size, text_encoders
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import FeaturesOptions, SamplingOptions, TrainOptions
 from partcraft_kedro.training import cache as training_cache
@@ -39,10 +48,10 @@ from partcraft_kedro.training.memory import LiveMemory
 from partcraft_kedro.training.step import draw_batch
 
 PROJECT = Path(__file__).parents[2]
-SD15 = PROJECT.parent / "shared/configs/sd15"
+CONFIGS = PROJECT.parent / "shared/configs"
 MOST = 12 * 2**30
 FAKE = FakeTensorMode(allow_non_fake_inputs=True)
-pytestmark = pytest.mark.skipif(not SD15.exists(), reason="needs Stable Diffusion 1.5's configuration")
+pytestmark = pytest.mark.skipif(not CONFIGS.exists(), reason="needs Stable Diffusion's configurations")
 
 
 def use_fakes(network: nn.Module) -> None:
@@ -54,56 +63,50 @@ def use_fakes(network: nn.Module) -> None:
                     own[name] = FAKE.from_tensor(tensor)
 
 
-def load_fakes(*_: object, **__: object) -> StableDiffusionPipeline:
-    """What `StableDiffusionPipeline.from_pretrained` would load."""
+def load_fakes(folder: str, **_: object) -> Base:
+    """What `from_pretrained` would load."""
+    configs = Path(folder)
 
     def config(component: str) -> dict:
-        return json.loads((SD15 / component / "config.json").read_text())
+        return json.loads((configs / component / "config.json").read_text())
 
+    components: dict[str, Any] = {"scheduler": DDPMScheduler.from_pretrained(configs / "scheduler")}
     with FAKE:
-        unet = UNet2DConditionModel.from_config(config("unet"))
-        vae = AutoencoderKL.from_config(config("vae"))
-        text_encoder = CLIPTextModel(CLIPTextConfig(**config("text_encoder")))
-    words = text_encoder.get_input_embeddings()  # the one weight of which a fresh model asks the content
-    words.weight = nn.Parameter(torch.zeros(words.weight.shape))
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=CLIPTokenizer.from_pretrained(SD15 / "tokenizer"),
-        unet=unet,
-        scheduler=DDPMScheduler.from_pretrained(SD15 / "scheduler"),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+        components["unet"] = UNet2DConditionModel.from_config(config("unet"))
+        components["vae"] = AutoencoderKL.from_config(config("vae"))
+    readers = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    for name, reader in readers.items():
+        if (configs / name).exists():
+            with FAKE:
+                components[name] = reader(CLIPTextConfig(**config(name)))
+            words = components[name].get_input_embeddings()  # the one weight of which a fresh model asks the content
+            words.weight = nn.Parameter(torch.zeros(words.weight.shape))
+            place = name.replace("text_encoder", "tokenizer")
+            components[place] = CLIPTokenizer.from_pretrained(configs / place)
+    if "text_encoder_2" in components:
+        return StableDiffusionXLPipeline(**components, add_watermarker=False)
+    unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return StableDiffusionPipeline(**components, **unused)
 
 
-@pytest.fixture(scope="module")
-def cub() -> dict:
-    """The parameters of `--env=cub`."""
+def parameters_of_cub() -> dict:
+    """Of `--env=cub`."""
     layers = [OmegaConf.load(PROJECT / f"conf/{layer}/parameters.yml") for layer in ("base", "cub")]
     return OmegaConf.to_container(OmegaConf.merge(*layers))
 
 
-@pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> str:
-    """What to give as `base.model`."""
-    monkeypatch.setattr(base, "load_whole", lambda *_, **__: None)  # weights, which `load_fakes` has fakes of
-    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", load_fakes)
-    monkeypatch.setattr(StableDiffusionPipeline, "to", lambda pipeline, _: pipeline)
-    return str(SD15)
+def give_fakes(patch: pytest.MonkeyPatch) -> None:
+    """In the place of base models."""
+    patch.setattr(base, "load_whole", lambda *_, **__: None)  # weights, which `load_fakes` has fakes of
+    for pipeline in (StableDiffusionPipeline, StableDiffusionXLPipeline):
+        patch.setattr(pipeline, "from_pretrained", load_fakes)
+        patch.setattr(pipeline, "to", lambda pipeline, _: pipeline)
 
 
-@pytest.fixture
-def vae(published: str) -> AutoencoderKL:
-    return load_base(published, "cpu").vae
-
-
-@pytest.fixture
-def model(published: str, cub: dict) -> PartCraft:
+def make_model(name: str, cub: dict) -> PartCraft:
     options = TrainOptions(**cub["train"])
     model = PartCraft.create(
-        published,
+        str(CONFIGS / name),
         "cpu",
         "bfloat16",
         variants=[cub["parts"]["variants"]] * (cub["parts"]["parts"] + 1),
@@ -114,9 +117,25 @@ def model(published: str, cub: dict) -> PartCraft:
     return model
 
 
+@pytest.fixture(scope="module")
+def cub() -> dict:
+    return parameters_of_cub()
+
+
+@pytest.fixture
+def vae(monkeypatch: pytest.MonkeyPatch) -> AutoencoderKL:
+    give_fakes(monkeypatch)
+    return load_base(str(CONFIGS / "sd15"), "cpu").vae
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, cub: dict) -> PartCraft:
+    give_fakes(monkeypatch)
+    return make_model("sd15", cub)
+
+
 def networks_of(model: PartCraft) -> list[nn.Module]:
-    pipeline = model.pipeline
-    return [pipeline.unet, pipeline.vae, pipeline.text_encoder, model.part_encoder]
+    return [model.pipeline.unet, model.pipeline.vae, *text_encoders(model.pipeline), model.part_encoder]
 
 
 def peak(work: Callable[[], object], networks: list[nn.Module]) -> int:
@@ -152,9 +171,10 @@ def test_latents(vae: AutoencoderKL, tmp_path: Path) -> None:
     assert 0.9 * 2**30 < peak(write, [vae]) < 2 * 2**30
 
 
-def test_a_training_step(model: PartCraft, cub: dict) -> None:
-    options = TrainOptions(**cub["train"])
-    shard = torch.zeros(2, 2, 4, 64, 64, dtype=torch.float16)
+def memory_of_step(model: PartCraft, cub: dict, batch_size: int) -> int:
+    options = TrainOptions(**cub["train"] | {"batch_size": batch_size})
+    side = model.pipeline.unet.config.sample_size
+    shard = torch.zeros(2, 2, 4, side, side, dtype=torch.float16)
     codes = np.zeros((2, cub["parts"]["parts"] + 1), int)
     cache = TrainingCache([shard], [shard], torch.zeros(2, 2, 16, 16, dtype=torch.uint8), codes)
 
@@ -164,16 +184,40 @@ def test_a_training_step(model: PartCraft, cub: dict) -> None:
             gradient(draw_batch(model, cache, options, 0))
 
     moments = 8 * sum(parameter.numel() for parameter in model.trainable().values())
-    assert 3 * 2**30 < peak(step, networks_of(model)) + moments < MOST
+    return peak(step, networks_of(model)) + moments
+
+
+def memory_of_sampling(model: PartCraft, cub: dict, batch_size: int) -> int:
+    options = SamplingOptions(**cub["generate"]["sampling"] | {"steps": 1, "batch_size": batch_size})
+    prompts, names = ["a photo of a [0,1] [1,2]"] * batch_size, [str(i) for i in range(batch_size)]
+    return peak(lambda: sample_pictures(model, prompts, names, options, 0), networks_of(model))
+
+
+def test_a_training_step(model: PartCraft, cub: dict) -> None:
+    assert 3 * 2**30 < memory_of_step(model, cub, TrainOptions(**cub["train"]).batch_size) < MOST
 
 
 def test_sampling(model: PartCraft, cub: dict) -> None:
-    options = SamplingOptions(**cub["generate"]["sampling"] | {"steps": 1})
-    prompts, names = ["a photo of a [0,1] [1,2]"] * options.batch_size, [str(i) for i in range(options.batch_size)]
-    assert 3 * 2**30 < peak(lambda: sample_pictures(model, prompts, names, options, 0), networks_of(model)) < MOST
+    batch_size = SamplingOptions(**cub["generate"]["sampling"]).batch_size
+    assert 3 * 2**30 < memory_of_sampling(model, cub, batch_size) < MOST
 
 
 def test_ceilings(vae: AutoencoderKL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "from_vae", lambda pictures: pictures)  # they have no content to show
     pictures = np.zeros((scores.BATCH, 512, 512, 3), np.uint8)
     assert 0.9 * 2**30 < peak(lambda: scores.through_vae(vae, pictures), [vae]) < 2 * 2**30
+
+
+def count_bases() -> None:
+    """Prints what one picture needs, for docs/hardware.md: too long for a test."""
+    options = parameters_of_cub()
+    for name in ("sd15", "sd21", "sdxl"):
+        with pytest.MonkeyPatch.context() as patch:
+            give_fakes(patch)
+            model = make_model(name, options)
+            step, picture = (count(model, options, 1) / 2**30 for count in (memory_of_step, memory_of_sampling))
+            print(f"{name}, {picture_size(model.pipeline)} pixels: step {step:.1f} GiB, picture {picture:.1f} GiB")
+
+
+if __name__ == "__main__":
+    count_bases()
