@@ -15,7 +15,7 @@ from kedro.io import DataCatalog
 from partcraft_kedro.compose.palette import Palette
 from partcraft_kedro.compose.studio import Studio
 from partcraft_kedro.datasets import FolderDataset
-from partcraft_kedro.errors import UserError, unknown
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.export.finding import find_adapter
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import refuse_unknown_groups
