@@ -67,7 +67,7 @@ def _refuse_missing_versions(versions: dict[str, str], catalog: DataCatalog) -> 
     for name, version in versions.items():
         dataset = catalog.get(name)
         if isinstance(dataset, FolderDataset):
-            dataset.find(version)
+            dataset.refuse_missing(version)
 
 
 def _refuse_missing_inputs(pipeline: Pipeline, catalog: DataCatalog) -> None:

@@ -56,6 +56,6 @@ def test_the_catalog_loads_a_folder_as_a_version(versions, export, tmp_path) -> 
     assert dataset("2026-01-01").load() == versions["2026-01-01"]
     other = dataset(str(export))
     assert other.exists() and other.load() == export / "adapter"
-    other.find(str(export))
+    other.refuse_missing(str(export))
     with pytest.raises(UserError, match="There is no adapter version or folder 'nowhere'"):
-        other.find("nowhere")
+        other.refuse_missing("nowhere")

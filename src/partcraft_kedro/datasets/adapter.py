@@ -10,7 +10,7 @@ class AdapterDataset(ModelCardDataset):
     """Versions of an adapter. The version to load may also be the folder of another adapter or the hub id of an export:
     `--load-versions=adapter:me/birds`."""
 
-    def find(self, version: str) -> None:
+    def refuse_missing(self, version: str) -> None:
         find_adapter(self.versions(), version)
 
     def _get_load_path(self) -> PurePosixPath:

@@ -58,7 +58,7 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
         place = Path(self._filepath)
         return {folder.parent.name: folder for folder in sorted(place.glob(f"*/{place.name}"))}
 
-    def find(self, version: str) -> None:
+    def refuse_missing(self, version: str) -> None:
         """Raises UserError if there is no such version to load."""
         if version not in self.versions():
             raise unknown(f"version of {Path(self._filepath).name}", version, self.versions())
