@@ -104,3 +104,5 @@ def test_losses_are_drawn_with_their_running_mean():
     history = pd.DataFrame({"step": steps, "loss_ldm": steps % 2, "loss_attention": 1.0, "attention_inside": 0.5})
     raw, mean = losses_figure(history).axes[0].lines
     assert raw.get_ydata().tolist() == (steps % 2).tolist() and mean.get_ydata()[20] == pytest.approx(0.5)
+    (*_, held_out), *others = (axis.lines for axis in losses_figure(history.assign(validation_loss_ldm=0.25)).axes)
+    assert held_out.get_ydata().tolist() == [0.25] * 40 and [len(lines) for lines in others] == [2, 2]

@@ -22,6 +22,7 @@ from partcraft_kedro.figure_style import (
 )
 
 _LINE = 13  # pixels of a line of small text
+_HELD_OUT = "held-out pictures, always with the same noise"
 MOST_TRANSFERS = 4
 """Rows of the figure of transfers: more would be too small to see."""
 
@@ -112,7 +113,7 @@ def transfers_figure(pairs: Sequence[tuple[Source, Source]], made: np.ndarray, s
 
 
 def losses_figure(history: pd.DataFrame) -> Figure:
-    """The training curves: every logged value, and over them the running mean of ten."""
+    """The training curves: every logged value, over them the running mean of ten, and those of held-out pictures."""
     figure = new_figure(layout="constrained")
     titles = {
         "loss_ldm": "diffusion loss",
@@ -123,10 +124,13 @@ def losses_figure(history: pd.DataFrame) -> Figure:
     for column, title in titles.items():
         axes[column].plot(history["step"], history[column], color=COLOURS[7], alpha=0.35)
         smooth = history[column].rolling(10, min_periods=1, center=True).mean()
-        axes[column].plot(history["step"], smooth, color=COLOURS[7], linewidth=2)
+        axes[column].plot(history["step"], smooth, color=COLOURS[7], linewidth=2, label="training")
+        if (held_out := f"validation_{column}") in history:
+            axes[column].plot(history["step"], history[held_out], color=COLOURS[5], linewidth=2, label=_HELD_OUT)
         axes[column].set(title=title, xlabel="step")
         axes[column].grid(alpha=0.3)
         axes[column].spines[["top", "right"]].set_visible(False)
+    axes["loss_ldm"].legend(fontsize=9, frameon=False)
     return figure
 
 

@@ -24,6 +24,7 @@ from partcraft_kedro.passes import as_many_as_fit, is_out_of_memory
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.memory import choose_micro_batch
 from partcraft_kedro.training.step import Batch, draw_batch, training_loss
+from partcraft_kedro.training.validation import Validation
 
 _logger = logging.getLogger(__name__)
 _TABLE = "part_encoder.variants.weight"
@@ -36,6 +37,7 @@ def train(
     folder: Path,
     fingerprint: str,
     *,
+    validation: Validation | None = None,
     on_log: Callable[[int, dict[str, float]], None] = lambda step, means: None,
     on_sample: Callable[[int, PartCraft], None] = lambda step, model: None,
 ) -> pd.DataFrame:
@@ -43,6 +45,7 @@ def train(
 
     folder: where `checkpoint.safetensors` and `losses.csv` live; a checkpoint found there is gone on from.
     fingerprint: of everything that the result depends on; a checkpoint made with another one raises UserError.
+    validation: measured whenever means are logged, on the weights that an adapter would hold then.
     on_log, on_sample: called with the number of steps done; on_log first with what was logged up to a checkpoint,
     on_sample also at a checkpoint that is gone on from. A sample that fails for want of memory, or by a UserError, is
     told and left out.
@@ -81,8 +84,11 @@ def train(
                 covered = done - (history[-1]["step"] if history else 0)
                 means = {name: float(value) / covered for name, value in sums.items()}
                 sums.clear()
-                history.append({"step": done, **means})
                 progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+                if validation:
+                    with trainer.averaged():
+                        means |= validation.measure(model, capture, gradient.micro_batch)
+                history.append({"step": done, **means})
                 if done % options.checkpoint_every == 0 or done == options.steps:
                     trainer.save(done, history)
                 on_log(done, means)  # after the checkpoint, lest one is lost for what this may raise

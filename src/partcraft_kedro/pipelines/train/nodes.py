@@ -12,7 +12,7 @@ from partcraft_kedro.stages import Stage, StageRef, Stages
 
 _WORK = "partcraft_kedro.pipelines.train.work"
 CACHING = Stage("latents", "05_model_input", version=2, work=f"{_WORK}.caching")
-TRAINING = Stage("training", "06_models", version=7, work=f"{_WORK}.training")
+TRAINING = Stage("training", "06_models", version=8, work=f"{_WORK}.training")
 
 
 def cache_latents(records: pd.DataFrame, base: BaseModelOptions, stages: Stages) -> StageRef:

@@ -18,8 +18,10 @@ from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 from partcraft_kedro.training import loop
 from partcraft_kedro.training.cache import TrainingCache, write_latents
+from partcraft_kedro.training.validation import Validation
 
 _SAMPLES = 8  # pictures sampled while training
+_HELD_OUT = 8  # pictures whose losses are measured while training
 
 
 def caching(place: StageRef, *, records: pd.DataFrame, base: BaseModelOptions, root: Path) -> None:
@@ -71,8 +73,15 @@ def training(
         centroids=predictor.variants if train.token_start == "centroids" else None,
         seed=train.seed,
     )
-    shown = prompts[of_split].iloc[:: max(1, of_split.sum() // _SAMPLES)][:_SAMPLES]
-    real = records.set_index("id").loc[shown["id"], "path"]
+    paths = records.set_index("id")["path"]
+    shown = _some(prompts[of_split], _SAMPLES)
+    real = paths[shown["id"]]
+    validation = None
+    held_out = _some(prompts[prompts["split"] == "test"], _HELD_OUT)
+    if len(held_out):
+        files = [root / path for path in paths[held_out["id"]]]
+        maps, codes = label_maps[held_out.index], list(held_out["code"])
+        validation = Validation.of_pictures(model, files, maps, codes, train, place.folder / "validation")
 
     def sample(step: int, model: PartCraft) -> None:
         at_step = place.folder / "samples" / f"step_{step:06d}"
@@ -91,9 +100,16 @@ def training(
 
     for table in place.tables("samples"):
         on_samples(table)
-    history = loop.train(model, cache, train, place.folder, place.fingerprint, on_log=on_log, on_sample=sample)
+    history = loop.train(
+        model, cache, train, place.folder, place.fingerprint, validation=validation, on_log=on_log, on_sample=sample
+    )
     facts = {**train.model_dump(exclude={"method"}), "fingerprint": place.fingerprint, "pictures": len(cache)}
     write_folder(place.folder / "adapter", lambda partial: model.save_adapter(partial, facts))
     write_file(losses, history.to_parquet)
     # The key holds the number of steps: nothing will ever go on from it, and it may have gigabytes.
     checkpoint.unlink(missing_ok=True)
+
+
+def _some(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """At most `count` rows, evenly spread over all."""
+    return rows.iloc[:: max(1, len(rows) // count)][:count]
