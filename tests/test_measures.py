@@ -154,7 +154,7 @@ def test_the_registered_adapter_has_all_that_runs_are_compared_by(client, tmp_pa
     """FID and part identity, which not every run has, as well."""
     measured = {"value": 0.25, "n": 100, "note": None}
     compared = ("emr", "cosim", "judge", "shape", "part_identity")
-    of_pictures = dict.fromkeys([*compared, "arrived", "stayed"], measured)
+    of_pictures = dict.fromkeys([*compared, "transfer", "preservation", "leakage", "iou_found_mask"], measured)
     of_sets = {"frechet": measured, "kernel": measured, "density": measured, "coverage": {"value": None, "n": 3}}
     tree = {"reconstruction": of_pictures, "transfer": {"tail": of_pictures}, "distance": of_sets, "fid": of_sets}
     tasks = [f"{task}.{name}" for task in ("reconstruction", "transfer.tail") for name in compared]

@@ -482,7 +482,7 @@ def test_no_picture_of_the_split_is_told() -> None:
     told(error)
 
 
-@pytest.mark.parametrize(("pictures", "made"), [(1, 0), (2, 6), (9, 6)])
+@pytest.mark.parametrize(("pictures", "made"), [(1, 0), (2, 8), (9, 8)])
 def test_transfers_need_two_pictures(pictures: int, made: int) -> None:
     options = options_of("generate", sampling=SAMPLING, transfers=2, transferred=("part 1", "background"))
     plan = plan_pictures(prompts(pictures, 3), part_names(3), options)

@@ -32,7 +32,7 @@ def measure(world: World, rounds: int) -> tuple[list[Result], dict]:
 
         def run() -> int:
             with tempfile.TemporaryDirectory() as folder:
-                write_pictures(Sampler(model, options, 0), prompts, names, "0" * 16, Path(folder))
+                write_pictures(Sampler(model, options, 0), prompts, names, names, "0" * 16, Path(folder))
             return count
 
         return run

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from partcraft_kedro.datasets.own import path_of
-from partcraft_kedro.evaluation.measures import MEASURES
+from partcraft_kedro.evaluation.measures import MEASURES, PART, names_with
 
 _OF_PARTS = {
     "nmi": ("agreement of discovered and true parts, patch by patch, normalised mutual information", "more"),
@@ -33,7 +33,7 @@ def print_discovery(scores: dict, catalog: DataCatalog) -> None:
     console = Console()
     console.print(table)
     _explain(console, ((measure, *_OF_PARTS[measure]) for measure in scores if measure in _OF_PARTS))
-    for name in ("part_maps_figure", "variants_figure", "part_names"):
+    for name in ("part_maps_figure", "variants_figure", "worst_figure", "part_names"):
         console.print(f"{name}: {path_of(catalog, name)}", soft_wrap=True)
 
 
@@ -48,7 +48,8 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
         return "" if pd.isna(value) else f"{value:.{digits}f}"
 
     previous = None
-    for row in scores.itertuples():
+    of_parts = scores["task"].str.startswith(PART)
+    for row in scores[~of_parts].itertuples():
         if previous not in (None, row.task):
             table.add_section()
         interval = "" if pd.isna(row.low) else f"{row.low:.3f}–{row.high:.3f}"
@@ -59,6 +60,8 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
         previous = row.task
     console = Console()
     console.print(table)
+    if of_parts.any():
+        console.print(_table_of_parts(scores[of_parts]))
     names = dict.fromkeys(scores["measure"])
     of_pictures = (MEASURES[name] for name in names if name in MEASURES)
     _explain(console, ((each.name, each.meaning, "less" if each.less_is_better else "more") for each in of_pictures))
@@ -68,6 +71,24 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
         console.print(f"{row.task}, {row.measure}: {row.note}", soft_wrap=True)
     console.print(f"Pictures and tables: {path_of(catalog, 'score_table').parent}", soft_wrap=True)
     console.print("Look at the pipeline with `make viz`, compare runs with `make mlflow`.")
+
+
+def _table_of_parts(scores: pd.DataFrame) -> Table:
+    """Measures of single parts, a row for each part."""
+    told = [
+        f"{row.value:.2f} ({row.low:.2f}–{row.high:.2f})"
+        if row.measure in names_with(of_swaps=True)
+        else f"{row.value:.2f}"
+        for row in scores.itertuples()
+    ]
+    wide = scores.assign(told=told, task=scores["task"].str.removeprefix(PART))
+    parts = wide["task"].unique()
+    wide = wide.pivot(index="task", columns="measure", values="told").fillna("")
+    measures = [name for name in MEASURES if name in wide]
+    table = Table("part", *(Column(name, justify="right") for name in measures), title="What became of each part")
+    for part in parts:
+        table.add_row(part, *wide.loc[part, measures])
+    return table
 
 
 def _explain(console: Console, measures: Iterable[tuple[str, str, str]]) -> None:

@@ -17,7 +17,10 @@ _PART_COLOURS = ("#3c3c3c", "#e69f00", "#2a35d8", "#7df0f0", "#3399ff", "#ff8a8a
 DPI = 110  # as the catalog saves figures
 WIDTH, HEIGHT = 1188, 792
 """Pixels of every figure: 3:2, which kedro-viz neither stretches nor crops."""
+LEGEND = 30
+"""Pixels of the legend of parts at the bottom."""
 _TITLE = 34  # pixels at the top
+_ENTRY = 130  # pixels from one name of the legend to the next
 _GAP = 8  # pixels between pictures
 
 
@@ -94,6 +97,14 @@ def chip_at(figure: Figure, text: str, x: float, y: float, colour: str, **style:
     text_at(figure, text, x, y, color=ink_on(colour), bbox=box, **_with(style, ha="center", va="center"))
 
 
+def legend_of_parts(figure: Figure, names: Sequence[str]) -> None:
+    """The labels' names in their colours, in a line at the bottom."""
+    entry = min(WIDTH / len(names), _ENTRY)
+    for label, (name, colour) in enumerate(zip(names, part_colours(len(names)), strict=True)):
+        middle = WIDTH / 2 + (label - (len(names) - 1) / 2) * entry
+        chip_at(figure, name, middle, HEIGHT - LEGEND / 2, colour, fontsize=8)
+
+
 def _with(style: dict[str, Any], **defaults: Any) -> dict[str, Any]:
     return defaults | style
 
@@ -119,6 +130,16 @@ def outline(axis: Axes, mask: np.ndarray, colour: str) -> None:
         colors=[colour],
         linewidths=weight,
     ).set_path_effects([withStroke(linewidth=1.9 * weight, foreground="white")])
+
+
+def outlined(
+    figure: Figure, picture: np.ndarray, labels: np.ndarray, count: int, x: float, y: float, side: float
+) -> None:
+    """A picture as `picture_at`, each of its parts outlined. labels: (grid, grid), below `count`, 0 the background."""
+    axis = picture_at(figure, picture, x, y, side)
+    for label, colour in list(enumerate(part_colours(count)))[1:]:
+        if (labels == label).any():
+            outline(axis, labels == label, colour)
 
 
 def bare(axes: np.ndarray) -> None:

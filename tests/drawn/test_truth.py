@@ -1,7 +1,6 @@
 """What is true of pictures made from drawings, by hand."""
 
 from dataclasses import replace
-from math import isnan
 
 import numpy as np
 import pandas as pd
@@ -94,51 +93,42 @@ def test_intended_pictures_are_drawn_batch_by_batch(records):
     assert np.array_equal(batches[1][0], lent)
 
 
-def test_lent_are_the_swapped_parts_true_labels():
-    plan = pd.DataFrame([planned("a", []), planned("abb", [1, 2]), planned("ab", [7])])
-    assert truth(MATCHING).lent(plan) == [set(), {"head", "legs"}, set()]
-
-
-def scored(seen, subject, lent):
+def scored(seen, subject):
     outlines = np.zeros((1, 64, 64), np.uint8)
-    return truth(MATCHING, [seen], outlines).score([subject], [lent], np.zeros((1, 128, 128, 3), np.uint8)).loc[0]
+    return truth(MATCHING, [seen], outlines).score([subject], np.zeros((1, 128, 128, 3), np.uint8)).loc[0]
 
 
-def test_arrived_and_stayed_by_hand():
+def test_the_judge_s_view_by_hand():
     """Intended: red on sky, with a blue head and a blue wing. The wing came, the head did not, the tail changed."""
     subject = RED | {"background": "sky", "head": "plain blue", "wing": "plain blue"}
     seen = subject | {"head": "plain red", "tail": "plain blue"}
-    row = scored(seen, subject, {"head", "wing"})
+    row = scored(seen, subject)
     assert row["judge"] == pytest.approx(4 / 6)
-    assert row["arrived"] == pytest.approx(1 / 2)
-    assert row["stayed"] == pytest.approx(3 / 4)
-    assert row["shape"] == 1.0
+    assert (row["asked"], row["seen"], row["shape"]) == (subject, seen, 1.0)
 
 
 def test_half_a_look_is_none():
     subject = RED | {"background": "sky"}
-    assert scored(subject | {"head": "striped red"}, subject, set())["judge"] == pytest.approx(5 / 6)
+    assert scored(subject | {"head": "striped red"}, subject)["judge"] == pytest.approx(5 / 6)
 
 
 def test_legs_that_do_not_show_are_not_counted_and_other_parts_are():
     subject = RED | {"background": "sky"}
-    assert scored(subject | {"legs": None}, subject, set())["judge"] == 1
-    assert scored(subject | {"wing": None}, subject, set())["judge"] == pytest.approx(5 / 6)
-    hidden = scored(subject | {"legs": None}, subject, {"legs"})
-    assert isnan(hidden["arrived"]) and hidden["stayed"] == 1
+    hidden = scored(subject | {"legs": None}, subject)
+    assert hidden["judge"] == 1 and "legs" not in hidden["asked"] and "legs" not in hidden["seen"]
+    missing = scored(subject | {"wing": None}, subject)
+    assert missing["judge"] == pytest.approx(5 / 6) and missing["asked"]["wing"] and missing["seen"]["wing"] is None
 
 
-def test_nothing_lent_has_arrived_in_no_share():
-    subject = RED | {"background": "sky"}
-    assert isnan(scored(subject, subject, set())["arrived"])
-    everything = scored(subject, subject, set(WORLD.labels))
-    assert everything["arrived"] == 1 and isnan(everything["stayed"])
+def test_looks_by_part_are_those_of_the_labels_that_parts_stand_for():
+    looks = {"background": "sky", "legs": "plain red", "tail": None, "wing": "plain blue"}
+    assert truth(MATCHING).by_part(looks, 6) == ["sky", None, "plain red", None, None, None]
 
 
 def test_every_picture_has_its_own_row():
     subjects = [colours | {"background": "sky"} for colours in (RED, BLUE)]
     outlines = np.stack([np.zeros((64, 64)), np.ones((64, 64))]).astype(np.uint8)  # the second is all body
     looks = [subjects[0], subjects[0]]
-    rows = truth(MATCHING, looks, outlines).score(subjects, [set(), set()], np.zeros((2, 128, 128, 3), np.uint8))
+    rows = truth(MATCHING, looks, outlines).score(subjects, np.zeros((2, 128, 128, 3), np.uint8))
     assert rows["judge"].tolist() == [1, pytest.approx(1 / 6)]
     assert rows["shape"].tolist() == [1, 0]

@@ -43,6 +43,18 @@ def test_bootstrap_of_many_values_is_the_normal_interval():
     assert bootstrap(values, resamples=2000, seed=0) == result
 
 
+def test_pictures_that_depend_on_each_other_are_resampled_together():
+    """Four copies of each value tell no more than one: the interval is as wide as that of the values alone."""
+    values = np.random.default_rng(0).normal(3, 2, 200)
+    alone = bootstrap(values, resamples=2000, seed=0)
+    together = bootstrap(values.repeat(4), resamples=2000, seed=0, groups=np.arange(200).repeat(4))
+    assert together == alone | {"n": 800}
+    apart = bootstrap(values.repeat(4), resamples=2000, seed=0)
+    assert apart["high"] - apart["low"] == pytest.approx((alone["high"] - alone["low"]) / 2, rel=0.1)
+    # Groups of unequal size: the mean is that of the pictures.
+    assert bootstrap(np.array([1.0, 1, 4, np.nan]), 10, 0, np.array([7, 7, 3, 3]))["value"] == 2
+
+
 def test_bootstrap_of_one_value_and_of_none():
     assert bootstrap(np.array([0.25]), 10, 0) == {"value": 0.25, "low": 0.25, "high": 0.25, "n": 1}
     empty = bootstrap(np.array([np.nan]), 10, 0)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.evaluation.part_identity import PartIdentity
+from partcraft_kedro.evaluation.part_identity import PartIdentity, most_like
 from partcraft_kedro.images.crops import crop_to
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -51,7 +51,8 @@ def identity_of(folder, clustered="tiny"):
 def cosines_of(identity, pictures, maps, sources, source_maps, origins=None):
     if origins is None:  # picture i is of source i throughout
         origins = np.arange(len(pictures))[:, None].repeat(3, 1)
-    return identity.compare(pictures, maps, identity.embed_parts(sources, source_maps), origins)
+    theirs = identity.embed_parts(sources, source_maps)[origins, np.arange(3)]
+    return F.cosine_similarity(identity.embed_parts(pictures, maps), theirs, dim=-1).numpy()
 
 
 @pytest.fixture
@@ -97,6 +98,14 @@ def test_parts_of_several_sources(clip_folder, pictures):
     assert cosines[0] == pytest.approx(throughout, abs=0.02)
     assert cosines[0, 1] == pytest.approx(1, abs=1e-4)
     assert cosines[0, 2] < 0.97
+
+
+def test_a_part_is_most_like_its_own_source_s_or_not():
+    """Of three sources: the first part is, the second is more like another's, the third does not show in its own, the
+    fourth in no other."""
+    alike = np.array([[0.9, 0.6, 0.3, np.nan], [0.8, 0.7, np.nan, 0.4], [np.nan, 0.1, 0.2, np.nan]])
+    np.testing.assert_array_equal(most_like(alike, np.array([0, 0, 1, 1])), [1, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(most_like(alike[:1], np.zeros(4, int)), [np.nan] * 4)  # no other
 
 
 def test_of_a_whole_clip_the_vision_tower_serves(tmp_path, pictures):

@@ -31,15 +31,15 @@ def test_tasks_are_summed_up_apart():
         ("transfer", 2, "head", 0.4, 0.6, 0.75),
         ("transfer", 3, "tail and head", 0.6, 0.6, 0.5),
     ]
-    scores = pd.DataFrame(rows, columns=["kind", "source_count", "transferred", "emr", "emr_ceiling", "arrived"])
+    scores = pd.DataFrame(rows, columns=["kind", "source_count", "transferred", "emr", "emr_ceiling", "transfer"])
     scores = scores.assign(cosim=0.5, cosim_ceiling=np.nan, shape=0.5, shape_ceiling=0.8, shape_floor=0.8)
-    scores = scores.assign(**{f"{name}_floor": 0.0 for name in ("emr", "cosim", "arrived")}, arrived_ceiling=1.0)
+    scores = scores.assign(**{f"{name}_floor": 0.0 for name in ("emr", "cosim", "transfer")}, transfer_ceiling=1.0)
     tree = nest(summarise(scores, resamples=50, seed=0))
     assert tree["reconstruction"]["emr"]["value"] == pytest.approx(0.6)
     assert tree["reconstruction"].keys() == {"emr", "cosim", "shape"}
     assert {count: of["emr"]["value"] for count, of in tree["composition"].items()} == {"1": 0.1, "2": 0.2}
     assert list(tree["transfer"]) == ["tail", "head", "tail and head"]  # in the order of the plan
-    assert {parts: of["arrived"]["value"] for parts, of in tree["transfer"].items()} == {
+    assert {parts: of["transfer"]["value"] for parts, of in tree["transfer"].items()} == {
         "tail": 0.25,
         "head": 0.75,
         "tail and head": 0.5,

@@ -44,7 +44,7 @@ def test_a_part_that_its_source_does_not_show_becomes_absent():
 
 def test_the_plan_has_reconstructions_and_compositions_of_each_number_of_sources(plan):
     assert plan["id"].is_unique
-    assert plan["kind"].value_counts().to_dict() == {"composition": 40, "transfer": 9, "reconstruction": 5}
+    assert plan["kind"].value_counts().to_dict() == {"composition": 40, "transfer": 12, "reconstruction": 5}
     composed = plan[plan["kind"] == "composition"]
     assert composed["sources"].map(len).value_counts().to_dict() == {1: 10, 2: 10, 3: 10, 4: 10}
     assert all(len(set(sources)) == len(sources) for sources in composed["sources"])
@@ -84,21 +84,37 @@ def test_the_plan_follows_its_seed_and_grows_without_changing(plan):
 
 def test_transfers_give_a_pair_s_first_each_part_of_the_second_and_all(plan):
     rows = plan[plan["kind"] == "transfer"]
-    assert rows["transferred"].tolist() == ["head", "tail", "head and tail"] * 3
-    for start in range(0, 9, 3):
-        (first, second), of_tail, of_both = rows["sources"].iloc[start : start + 3]
+    assert rows["transferred"].tolist() == ["nothing", "head", "tail", "head and tail"] * 3
+    for start in range(0, 12, 4):
+        (alone,), (first, second), of_tail, of_both = rows["sources"].iloc[start : start + 4]
+        assert alone == first and rows["code"].iloc[start].tolist() == CODES[IDS.index(first)].tolist()
         assert (of_tail, of_both) == ([first, second], [first, second, second])
         assert first != second
         base, donor = IDS.index(first), IDS.index(second)
-        for row, parts in zip(rows.iloc[start : start + 3].itertuples(), ([2], [5], [2, 5]), strict=True):
+        for row, parts in zip(rows.iloc[start + 1 : start + 4].itertuples(), ([2], [5], [2, 5]), strict=True):
             assert row.swapped == parts
             assert row.code.tolist() == [100 * (donor if m in parts else base) + m for m in range(PARTS + 1)]
     assert rows["sources"].map(tuple).nunique() > 3
 
 
+def test_each_picture_has_the_noise_of_the_one_before_its_last_swap(plan):
+    """Chains of compositions, each with a source more; a pair's transfers all from its first picture."""
+    by_id = plan.set_index("id")
+    assert (plan["before"] == "").sum() == 5 + 10 + 3  # reconstructions, and the first of each chain and pair
+    for row in plan[plan["before"] != ""].itertuples():
+        before = by_id.loc[row.before]
+        assert row.noise == before["noise"] != row.id
+        if row.kind == "composition":
+            assert (row.sources[:-1], row.swapped[:-1]) == (before["sources"], before["swapped"])
+        else:
+            assert (row.sources[:1], []) == (before["sources"], before["swapped"])
+    alone = plan[plan["before"] == ""]
+    assert alone["noise"].tolist() == alone["id"].tolist()
+
+
 def test_one_transferred_part_comes_alone_once():
     rows = make_plan(IDS, CODES, **COUNTS | {"transferred": {"head": 2}}).query("kind == 'transfer'")
-    assert rows["transferred"].tolist() == ["head"] * 3
+    assert rows["transferred"].tolist() == ["nothing", "head"] * 3
 
 
 @pytest.mark.parametrize("changed", [{"transfers": 0}, {"transferred": {}}])

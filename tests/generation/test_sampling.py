@@ -1,11 +1,14 @@
 """Sampling against diffusers' own pipeline, and what is on disk when it is broken off."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
+from PIL import Image
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.generation.sampling import Sampler, sample_pictures, to_images, write_pictures
+from partcraft_kedro.generation.recipes import read_recipe
+from partcraft_kedro.generation.sampling import Sampler, looked_path, sample_pictures, to_images, write_pictures
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.randomness import torch_generator
@@ -86,18 +89,30 @@ def test_what_is_no_picture_is_not_taken_for_a_black_one(create_tiny) -> None:
 
 
 def test_batches_that_are_whole_are_kept_and_the_others_drawn(model: PartCraft, tmp_path) -> None:
-    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, ADAPTER, tmp_path / "whole")
-    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, ADAPTER, tmp_path / "broken")
+    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, NAMES, ADAPTER, tmp_path / "whole")
+    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, NAMES, ADAPTER, tmp_path / "broken")
     (tmp_path / "broken/two.png").unlink()  # of the first batch
     (tmp_path / "broken/three.png").write_bytes(b"kept")  # the second batch
-    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, ADAPTER, tmp_path / "broken")
+    write_pictures(Sampler(model, options(), 3), PROMPTS, NAMES, NAMES, ADAPTER, tmp_path / "broken")
     for name in ("one", "two"):
         assert (tmp_path / f"broken/{name}.png").read_bytes() == (tmp_path / f"whole/{name}.png").read_bytes()
     assert (tmp_path / "broken/three.png").read_bytes() == b"kept"
-    assert len(list((tmp_path / "whole").iterdir())) == 3
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == {f"{name}.png" for name in NAMES} | {"looked"}
+
+
+def test_a_picture_has_the_noise_it_is_given_and_tells_where_its_tokens_looked(model: PartCraft, tmp_path) -> None:
+    """Two of one prompt and one noise are one picture; each place is the token's that looks at it most."""
+    maps: list[torch.Tensor] = []
+    (drawn,) = Sampler(model, options(), 3, attention=maps).batches([PROMPTS[0]] * 2, ["one", "two"])
+    write_pictures(Sampler(model, options(), 3), [PROMPTS[0]] * 2, ["a", "b"], ["two", "two"], ADAPTER, tmp_path)
+    first, second = (Image.open(tmp_path / f"{name}.png") for name in "ab")
+    assert first.tobytes() == second.tobytes() == to_images(drawn)[1].tobytes() != to_images(drawn)[0].tobytes()
+    assert read_recipe(tmp_path / "a.png").noise == "two"
+    looked = np.asarray(Image.open(looked_path(tmp_path / "a.png")))
+    assert np.array_equal(looked, maps[0][1].argmax(0)) and set(np.unique(looked)) <= {0, 1}  # the prompt's two parts
 
 
 def test_a_folder_that_cannot_be_written_ends_the_run(model: PartCraft, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
-        write_pictures(Sampler(model, options(), 3), PROMPTS[:1], NAMES[:1], ADAPTER, tmp_path / "file")
+        write_pictures(Sampler(model, options(), 3), PROMPTS[:1], NAMES[:1], NAMES[:1], ADAPTER, tmp_path / "file")

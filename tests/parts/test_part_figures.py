@@ -3,7 +3,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from partcraft_kedro.figure_style import HEIGHT, WIDTH, blocks, part_colours
-from partcraft_kedro.parts.figures import part_maps_figure, variants_figure
+from partcraft_kedro.parts.figures import part_maps_figure, variants_figure, worst_figure
 
 # Machado, Oliveira & Fernandes 2009, severity 1, of linear RGB.
 DEUTERANOPE = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
@@ -63,6 +63,25 @@ def test_parts_are_outlined_and_named_where_they_are_and_their_code_is_below():
     assert [text for text, _ in code] == ["7", "–", "13"]
     boxes = [text.get_bbox_patch().get_facecolor()[:3] for text in figure.texts if text.get_text() in ("7", "–", "13")]
     assert boxes == [to_rgb(colour) for colour in part_colours(3)]
+
+
+def test_the_worst_pictures_stand_in_rows_with_what_is_wrong():
+    labels = np.zeros((4, 4), np.uint8)
+    labels[1:3, 1:3] = 1
+    picture = np.zeros((8, 8, 3), np.uint8)
+    rows = [("small", [(picture, labels, "12%")] * 6), ("missing", [(picture, labels * 0, "no head")])]
+    figure = worst_figure(rows, ["background", "head"])
+    assert [len(axis.collections) for axis in figure.axes] == [1] * 6 + [0]
+    taken = np.zeros((HEIGHT, WIDTH), int)
+    for axis in figure.axes:
+        place = axis.get_position()
+        rows = slice(round((1 - place.y1) * HEIGHT), round((1 - place.y0) * HEIGHT))
+        taken[rows, round(place.x0 * WIDTH) : round(place.x1 * WIDTH)] += 1
+    assert taken.max() == 1
+    told = texts(figure)
+    assert [text for text, *_ in told[1:]] == ["small", *["12%"] * 6, "missing", "no head", "background", "head"]
+    for text, _, y in told:  # beside the pictures, not on them
+        assert text in ("background", "head") or not taken[int(y)].any() or text == "no"
 
 
 def test_a_sheet_shows_every_crop_and_name():

@@ -41,10 +41,14 @@ def test_metrics_have_the_promised_keys(finished) -> None:
     assert metrics["discovery"]["nmi"] > 0.75
     assert min(metrics["discovery"]["iou_of_labels"].values()) > 0.5  # every part found
     assert metrics["composition"].keys() == {"1", "2", "3", "4"}
-    assert metrics["transfer"].keys() == {"background"}
-    tasks = (metrics["reconstruction"], *metrics["composition"].values(), metrics["transfer"]["background"])
-    for task in tasks:
-        for measure in ("emr", "cosim", "judge", "stayed", "shape"):
+    assert metrics["transfer"].keys() == {"nothing", "background"}
+    swapped = [metrics["composition"][count] for count in "234"] + [metrics["transfer"]["background"]]
+    alone = [metrics["reconstruction"], metrics["composition"]["1"], metrics["transfer"]["nothing"]]
+    assert not any({"transfer", "preservation", "leakage"} & task.keys() for task in alone)
+    assert metrics["part"].keys() == {"background", *metrics["discovery"]["iou_of_labels"]}
+    for task in (*alone, *swapped):
+        of_swaps = ("preservation", "leakage") if task in swapped else ()
+        for measure in ("emr", "cosim", "judge", "shape", "iou_looked_found", "iou_found_mask", *of_swaps):
             score = task[measure]
             assert score.keys() == {"value", "low", "high", "n", "ceiling", "floor"}
             assert score["low"] <= score["value"] <= score["high"]
@@ -55,7 +59,7 @@ def test_metrics_have_the_promised_keys(finished) -> None:
 
 def test_one_row_for_each_picture(finished) -> None:
     scores = pd.read_parquet(finished.data / "08_reporting/test/scores.parquet")
-    assert scores["kind"].value_counts().to_dict() == {"reconstruction": 4, "composition": 4 * 2, "transfer": 1}
+    assert scores["kind"].value_counts().to_dict() == {"reconstruction": 4, "composition": 4 * 2, "transfer": 2}
     assert all((finished.data / path).exists() for path in scores["path"])
     swapped = scores[(scores["kind"] == "composition") & (scores["source_count"] == 4)]["swapped"]
     assert all(len(set(parts)) == 3 for parts in swapped)
@@ -76,6 +80,9 @@ def test_mlflow_has_flat_options_curves_and_metrics(finished) -> None:
         "training/sample_emr",
         "emr/reconstruction",
         "emr/transfer.background",
+        "leakage/composition.4",
+        "preservation/part.head",
+        "training/validation_loss",
         "parts/nmi",
     } <= metrics
     sections = {name.partition("/")[0] for name in metrics}

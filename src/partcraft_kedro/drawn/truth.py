@@ -1,6 +1,6 @@
 """What is true of pictures made from drawings: what each should show, and whether it does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,29 +42,23 @@ class Truth:
             rows = plan.iloc[start : start + batch].iterrows()
             yield np.stack([self.world.draw(*self.intended(row, records)).picture for _, row in rows])
 
-    def score(self, subjects: list[Subject], swapped: list[set[str]], pictures: np.ndarray) -> pd.DataFrame:
+    def score(self, subjects: list[Subject], pictures: np.ndarray) -> pd.DataFrame:
         """The judge's view of pictures, a row each.
 
-        judge: the share of labels whose look is the intended one, among those it sees; arrived and stayed: the same of
-        swapped labels and of the others, NaN where there is none; shape: 1 if the outlines are those of drawings.
-        swapped: the labels that each picture has from another than its base.
+        asked, seen: the intended looks and those that it sees, by label, without labels that need not show and do not;
+        judge: the share of them that are equal; shape: 1 if the outlines are those of drawings.
         """
         shown = to_unit(pictures)
         rows = []
-        for subject, lent, seen in zip(subjects, swapped, self.judge.attributes(self.world, shown), strict=True):
+        for subject, seen in zip(subjects, self.judge.attributes(self.world, shown), strict=True):
             # What a pose may hide a prompt does not fix; every other part must show.
             labels = [name for name in self.world.labels if name not in self.world.hidden or seen[name] is not None]
-            hits = {label: seen[label] == subject[label] for label in labels}
-            kept = [hit for label, hit in hits.items() if label not in lent]
-            arrived = [hit for label, hit in hits.items() if label in lent]
-            rows.append({"judge": np.mean([*hits.values()]), "arrived": _mean(arrived), "stayed": _mean(kept)})
+            asked, seen = ({label: looks[label] for label in labels} for looks in (subject, seen))
+            hits = [asked[label] == seen[label] for label in labels]
+            rows.append({"judge": np.mean(hits), "asked": asked, "seen": seen})
         shape = self.outlines.passes(self.judge.outlines(self.world, shown))
         return pd.DataFrame(rows).assign(shape=shape.astype(float))
 
-    def lent(self, plan: pd.DataFrame) -> list[set[str]]:
-        """The true labels that each planned picture has from another than its base."""
-        return [{self.matching[part] for part in parts if part in self.matching} for parts in plan["swapped"]]
-
-
-def _mean(hits: list[bool]) -> float:
-    return float(np.mean(hits)) if hits else float("nan")
+    def by_part(self, looks: Mapping[str, str | None], labels: int) -> list[str | None]:
+        """Looks by label → those of the discovered labels that stand for them, None where one stands for none."""
+        return [looks.get(self.matching.get(label, "")) for label in range(labels)]

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from partcraft_kedro.evaluation.measures import MEASURES, Measure, names_with
+from partcraft_kedro.evaluation.measures import MEASURES, PART, Measure, names_with
 from partcraft_kedro.figure_style import (
     COLOURS,
     blocks,
@@ -139,12 +139,26 @@ def scores_figure(table: pd.DataFrame) -> Figure:
 
     table: the score table's rows that have an interval.
     """
-    measures = [measure for measure in MEASURES.values() if measure.name in set(table["measure"])]
-    if not measures:
+    plain = [measure.name for measure in MEASURES.values() if not measure.of_swaps and not measure.of_regions]
+    rows = table[table["measure"].isin(plain) & ~table["task"].str.startswith(PART)]
+    if rows.empty:
         return figure_of_words("No picture could be scored: no part shows in any.")
+    return _figure_of_measures(rows, columns=2 if rows["measure"].nunique() == 4 else 3)
+
+
+def swaps_figure(table: pd.DataFrame) -> Figure:
+    """Transfer, preservation and leakage by task and by part, as `scores_figure`."""
+    rows = table[table["measure"].isin(names_with(of_swaps=True))]
+    if rows.empty:
+        return figure_of_words("No part was swapped: see generate.compositions and generate.max_sources.")
+    return _figure_of_measures(rows, columns=3)
+
+
+def _figure_of_measures(table: pd.DataFrame, columns: int) -> Figure:
+    measures = [measure for measure in MEASURES.values() if measure.name in set(table["measure"])]
     tasks = list(dict.fromkeys(table["task"]))[::-1]  # the first on top
     figure = new_figure(layout="constrained")
-    columns = min(3, len(measures))
+    columns = min(columns, len(measures))
     axes = figure.subplots(-(-len(measures) // columns), columns, squeeze=False, sharey=True).ravel()
     for axis, measure in zip(axes, measures, strict=False):
         _draw_between(axis, measure, table[table["measure"] == measure.name], tasks)
@@ -181,5 +195,8 @@ def _draw_between(axis: Axes, measure: Measure, rows: pd.DataFrame, tasks: list[
 
 
 def _in_words(task: str) -> str:
-    """composition of 2 → composition of 2 pictures."""
-    return task + {"1": " picture"}.get(task[-1], " pictures") if task[-1].isdigit() else task
+    """composition of 2 → composition of 2 pictures; part head → head."""
+    if task.startswith("composition"):
+        return task + (" picture" if task.endswith(" 1") else " pictures")
+    name = task.removeprefix(PART)
+    return task if name.isdigit() else name

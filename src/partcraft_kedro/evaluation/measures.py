@@ -22,7 +22,8 @@ class Measure:
     per_picture: a mean over pictures, with interval, ceiling and floor; else of all pictures as a set.
     of_codes: needs nothing but codes, so that pictures which are sampled while training have it too.
     of_request: asks for what was asked for; else any real picture is as good as another, and there is no floor.
-    of_swaps: of what parts were swapped; left out of a task in which no picture has it.
+    of_swaps: of what parts were swapped, in figures of their own; left out of a task in which no picture has it.
+    of_regions: of how far regions overlap; in a figure of its own.
     bounded: shown on an axis from 0 to 1.
     compared: what runs are compared by: in the tables and figures of sweeps, and a tag of the registered adapter.
     headline: shown where there is little room, too.
@@ -37,6 +38,7 @@ class Measure:
     of_codes: bool = False
     of_request: bool = True
     of_swaps: bool = False
+    of_regions: bool = False
     bounded: bool = True
     compared: bool = True
     headline: bool = False
@@ -63,9 +65,27 @@ MEASURES: dict[str, Measure] = {
             of_codes=True,
         ),
         Measure("judge", "judge", "share of looks that an independent network finds as asked for"),
-        Measure("arrived", "arrived", "share of the lent looks that the judge finds", of_swaps=True, compared=False),
         Measure(
-            "stayed", "stayed", "share of all other looks that the judge finds unchanged", of_swaps=True, compared=False
+            "transfer",
+            "transfer",
+            "share of the swapped parts that are as asked for, to the judge, in photographs by their codes",
+            of_swaps=True,
+            compared=False,
+        ),
+        Measure(
+            "preservation",
+            "preservation",
+            "share of all other parts that are, where some were swapped",
+            of_swaps=True,
+            compared=False,
+        ),
+        Measure(
+            "leakage",
+            "leakage",
+            "share of them that the last swap changed, against a picture of the same noise without it",
+            less_is_better=True,
+            of_swaps=True,
+            compared=False,
         ),
         Measure(
             "shape",
@@ -74,6 +94,49 @@ MEASURES: dict[str, Measure] = {
             of_request=False,
         ),
         Measure("part_identity", "part identity", "how alike a second encoder finds each part and its source's"),
+        Measure(
+            "identity_transfer",
+            "transfer, second encoder",
+            "share of the swapped parts that look more like their own source's than like any other source's",
+            of_swaps=True,
+            compared=False,
+        ),
+        Measure(
+            "identity_preservation",
+            "preservation, second encoder",
+            "the same of all other parts",
+            of_swaps=True,
+            compared=False,
+        ),
+        Measure(
+            "identity_leakage",
+            "leakage, second encoder",
+            "how far other parts look different after the last swap, 1 - cosine",
+            less_is_better=True,
+            of_swaps=True,
+            compared=False,
+        ),
+        Measure(
+            "iou_looked_found",
+            "IoU looked, found",
+            "overlap of where each token looked and where its part was found in the picture",
+            of_regions=True,
+            compared=False,
+        ),
+        Measure(
+            "iou_looked_mask",
+            "IoU looked, mask",
+            "overlap of where each token looked and its part's mask in the base, whose pose no prompt tells",
+            of_regions=True,
+            compared=False,
+        ),
+        Measure(
+            "iou_found_mask",
+            "IoU found, mask",
+            "overlap of where each part was found and its mask in the base",
+            of_regions=True,
+            compared=False,
+        ),
         Measure(
             "frechet",
             "Fréchet distance",
@@ -115,6 +178,8 @@ MEASURES: dict[str, Measure] = {
 }
 """Every measure by its name, in the order of all tables and figures."""
 
+PART = "part "  # begins the task of what was measured of one part, all kinds of pictures together
+
 _NUMBERS = ["value", "low", "high", "ceiling", "floor", "n"]
 SCORE_COLUMNS = ["task", "measure", *_NUMBERS, "note"]
 """The columns of the score table."""
@@ -146,10 +211,11 @@ def tabulate(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def nest(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict]:
     """Rows of the score table of generated pictures as the tree of metrics.json: all that a row has by task and
-    measure, of `composition of 2` by composition, 2 and measure."""
+    measure, of `composition of 2` by composition, 2 and measure, of `part head` by part, head and measure."""
     tree: dict[str, dict] = {"reconstruction": {}, "composition": {}, "transfer": {}}
     for row in rows:
-        kind, _, which = row["task"].partition(" of ")
+        task = row["task"]
+        kind, _, which = task.partition(" " if task.startswith(PART) else " of ")
         branch = tree.setdefault(kind, {})
         if which:
             branch = branch.setdefault(which, {})

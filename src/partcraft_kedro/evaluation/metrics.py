@@ -38,12 +38,33 @@ def _mean_over_parts(scores: np.ndarray, codes: np.ndarray, generated: np.ndarra
         return np.where(counted, scores, 0).sum(1) / counted.sum(1)
 
 
-def bootstrap(values: np.ndarray, resamples: int, seed: int) -> dict[str, float | int]:
-    """The mean of per-picture values with its 95% percentile bootstrap interval (Efron 1979): value, low, high, n."""
-    values = values[~np.isnan(values)]
+def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis of what is not NaN; NaN where nothing is left."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(axis) / known.sum(axis)
+
+
+def bootstrap(
+    values: np.ndarray, resamples: int, seed: int, groups: np.ndarray | None = None
+) -> dict[str, float | int]:
+    """The mean of per-picture values with its 95% percentile bootstrap interval (Efron 1979): value, low, high, n.
+
+    groups: equal for pictures that depend on each other, which are drawn together; none: each is drawn for itself.
+    """
+    known = ~np.isnan(values)
+    groups = np.arange(len(values)) if groups is None else groups
+    _, places = np.unique(groups[known], return_inverse=True)
+    values, counts = values[known], np.bincount(places)
+    sums = np.bincount(places, values)
     low = high = mean = float(values.mean()) if len(values) else float("nan")
-    if len(values) > 1:  # SciPy refuses to resample fewer
+    if len(sums) > 1:  # SciPy refuses to resample fewer
         low, high = stats.bootstrap(
-            (values,), np.mean, n_resamples=resamples, method="percentile", rng=numpy_generator(seed, "bootstrap")
+            (sums, counts),
+            lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+            n_resamples=resamples,
+            paired=True,
+            method="percentile",
+            rng=numpy_generator(seed, "bootstrap"),
         ).confidence_interval
     return {"value": mean, "low": float(low), "high": float(high), "n": len(values)}

@@ -5,7 +5,6 @@ EMR and CoSim reuse the clusters that supervised the training. Here the clusters
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from partcraft_kedro.devices import half_precision, resolve_device
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.scores import BATCH, random_others, through_vae
+from partcraft_kedro.evaluation.swaps import Swaps
 from partcraft_kedro.images.crops import crop_to
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.parts.predictor import PartPredictor, masks_of
@@ -24,6 +24,7 @@ from partcraft_kedro.weights import load_image_encoder, model_fingerprint
 
 OPTION = "evaluate.part_identity"
 _CROPS = 64  # embedded at once
+_BOUNDS = ("", "_ceiling", "_floor")
 
 
 class PartIdentity:
@@ -49,17 +50,6 @@ class PartIdentity:
         self._model = model
         self.width = self._forward([np.zeros((8, 8, 3), np.uint8)]).shape[1]
         self.name = f"{model}, {self.width} numbers"
-
-    def compare(
-        self, pictures: np.ndarray, label_maps: np.ndarray, sources: torch.Tensor, origins: np.ndarray
-    ) -> np.ndarray:
-        """Each part's cosine with its source's, (n, M+1) float32; NaN where the part is absent in either.
-
-        pictures: (n, h, w, 3) uint8; label_maps: (n, grid, grid), 0 the background; sources: what `embed_parts` gave
-        for the pictures they are from; origins: (n, M+1), the row of `sources` that each part is from.
-        """
-        theirs = sources[origins, np.arange(self._labels)]
-        return F.cosine_similarity(self.embed_parts(pictures, label_maps), theirs, dim=-1).numpy()
 
     def embed_parts(self, pictures: np.ndarray, label_maps: np.ndarray) -> torch.Tensor:
         """Each part's embedding, (n, M+1, width), NaN where absent.
@@ -99,42 +89,77 @@ def score_identity(
     vae: AutoencoderKL,
     size: int,
     seed: int,
-) -> pd.DataFrame:
-    """`part_identity`: the mean cosine of a picture's parts, background left out, with those of their sources.
+) -> dict[str, np.ndarray]:
+    """What `Scored.of_parts` has of parts, by name: `part_identity`, each part's cosine with its source's, of the
+    background NaN, and `identity_transfer`, `identity_preservation` and `identity_leakage`.
 
-    table: of `score_pictures`. Ceiling, for reconstructions: the source through the VAE and back; floor: another real
-    picture. NaN where no part shows in both.
+    table: of `Scored`. Ceiling, for reconstructions: the source through the VAE and back; floor: another real picture.
+    NaN where a part does not show in both.
     """
+    labels = predictor.part_count + 1
     others = random_others(table, records, seed)
-    rows = []
+    swaps = Swaps.of_plan(table, labels)
+    kept: dict[int, torch.Tensor] = {}  # of pictures that others are compared with, which come later
+    cosines, as_asked, same = ({bound: np.full((len(table), labels), np.nan) for bound in _BOUNDS} for _ in range(3))
     for start in tqdm(range(0, len(table), BATCH), desc="score part identity", unit="batch"):
         batch = table.iloc[start : start + BATCH]
         sources = sorted({source for row in batch["sources"] for source in row})
-        origins = np.array([_origins(row, sources, predictor.part_count) for row in batch.itertuples()])
         real = _load([records.loc[source, "path"] for source in sources], data_folder, size)
-        embedded = identity.embed_parts(real, predictor.segment(real)[0])
+        of_sources = identity.embed_parts(real, predictor.segment(real)[0])
+        rows = np.arange(start, start + len(batch))
         rebuilt = (batch["kind"] == "reconstruction").to_numpy()
-        of_batch = others[start : start + BATCH]
-        has_other = np.array([other is not None for other in of_batch])
-        shown = {"": (np.ones(len(batch), bool), _load(batch["path"], data_folder, size))}
-        if has_other.any():
-            paths = [records.loc[other, "path"] for other in of_batch if other is not None]
-            shown["_floor"] = has_other, _load(paths, data_folder, size)
-        if rebuilt.any():
-            shown["_ceiling"] = rebuilt, through_vae(vae, real[origins[rebuilt, 0]])
-        scores = pd.DataFrame(np.nan, batch.index, [f"part_identity{suffix}" for suffix in ("", "_floor", "_ceiling")])
-        for suffix, (of, pictures) in shown.items():
-            cosines = identity.compare(pictures, predictor.segment(pictures)[0], embedded, origins[of])
-            scores.loc[of, f"part_identity{suffix}"] = pd.DataFrame(cosines[:, 1:]).mean(axis=1).to_numpy()
-        rows.append(scores)
-    return pd.concat(rows)
+        has_other = np.array([others[row] is not None for row in rows])
+        bases = real[[sources.index(row[0]) for row in batch["sources"][rebuilt]]]
+        shown = {
+            "": (rows, _load(batch["path"], data_folder, size)),
+            "_ceiling": (rows[rebuilt], through_vae(vae, bases) if rebuilt.any() else bases),
+            "_floor": (
+                rows[has_other],
+                _load([records.loc[others[row], "path"] for row in rows[has_other]], data_folder, size),
+            ),
+        }
+        for bound, (of, pictures) in shown.items():
+            if not len(of):
+                continue
+            for row, ours in zip(of, identity.embed_parts(pictures, predictor.segment(pictures)[0]), strict=True):
+                named = list(table["sources"].iloc[row])
+                theirs = of_sources[[sources.index(source) for source in dict.fromkeys(named)]]
+                alike = F.cosine_similarity(ours, theirs, dim=-1).numpy()
+                origins = _origins(named, table["swapped"].iloc[row], labels)
+                cosines[bound][row] = alike[origins, np.arange(labels)]
+                as_asked[bound][row] = most_like(alike, origins)
+                if not bound and row in swaps.before:
+                    kept[row] = ours
+                if swaps.before[row] >= 0:
+                    same[bound][row] = F.cosine_similarity(ours, kept[swaps.before[row]], dim=-1).numpy()
+    of_parts = {}
+    for bound in _BOUNDS:
+        cosines[bound][:, 0] = np.nan
+        of_swaps = swaps.measures(as_asked[bound], same[bound], "identity_")
+        of_parts |= {f"{name}{bound}": of for name, of in ({"part_identity": cosines[bound]} | of_swaps).items()}
+    return of_parts
 
 
-def _origins(row: Any, sources: list[str], part_count: int) -> list[int]:
-    """For each part, background first, the place in `sources` of the picture it is from."""
-    origins = [sources.index(row.sources[0])] * (part_count + 1)
-    for source, part in zip(row.sources[1:], row.swapped, strict=True):
-        origins[part] = sources.index(source)
+def most_like(alike: np.ndarray, origins: np.ndarray) -> np.ndarray:
+    """1 where a part is more like that of its own source than that of any other, else 0: (M+1,).
+
+    alike: its cosine with each source's, (sources, M+1), NaN where it does not show in both; origins: the row of its
+    own, (M+1,). NaN where there is no own or no other cosine.
+    """
+    columns = np.arange(alike.shape[1])
+    own = alike[origins, columns]
+    others = np.where(np.isnan(alike), -np.inf, alike)
+    others[origins, columns] = -np.inf
+    best = others.max(0)
+    return np.where(np.isnan(own) | np.isinf(best), np.nan, own > best)
+
+
+def _origins(sources: list[str], swapped: Iterable[int], labels: int) -> np.ndarray:
+    """For each part, background first, the place among the distinct sources of the picture it is from."""
+    places = list(dict.fromkeys(sources))
+    origins = np.zeros(labels, int)
+    for source, part in zip(sources[1:], swapped, strict=True):
+        origins[part] = places.index(source)
     return origins
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -136,10 +136,14 @@ def sample_pictures(
     return torch.cat(list(Sampler(model, options, seed, part_names).batches(prompts, names)))
 
 
-def write_pictures(sampler: Sampler, prompts: Sequence[str], names: Sequence[str], adapter: str, folder: Path) -> None:
+def write_pictures(
+    sampler: Sampler, prompts: Sequence[str], names: Sequence[str], noises: Sequence[str], adapter: str, folder: Path
+) -> None:
     """Sample in batches to `<folder>/<name>.png`, each with its recipe; batches whose pictures are all there are kept.
 
-    Threads write one batch while the next one is sampled. adapter: the fingerprint of the model's.
+    Which token looked most at each place, as the number of its part, goes to `<folder>/looked/<name>.png`.
+    Threads write one batch while the next one is sampled.
+    noises: the name of each picture's initial noise; adapter: the fingerprint of the model's.
     """
     rows, size = range(len(names)), sampler.options.batch_size
     paths = [folder / f"{name}.png" for name in names]
@@ -148,22 +152,31 @@ def write_pictures(sampler: Sampler, prompts: Sequence[str], names: Sequence[str
     to_write = iter(missing)
     progress = tqdm(total=len(names), initial=len(names) - len(missing), desc="sample pictures", unit="picture")
     written: list[Future] = []
+    maps: list[torch.Tensor] = []
+    watching = replace(sampler, attention=maps)
 
-    def write(image: Image.Image, row: int) -> None:
+    def write(image: Image.Image, looked: Image.Image, row: int) -> None:
         recipe = Recipe(
-            prompt=prompts[row], seed=sampler.seed, noise=names[row], sampling=sampler.options, adapter=adapter
+            prompt=prompts[row], seed=sampler.seed, noise=noises[row], sampling=sampler.options, adapter=adapter
         )
-        write_file(paths[row], lambda partial: write_picture(image, recipe, partial))
+        write_file(looked_path(paths[row]), lambda partial: looked.save(partial, "PNG"))
+        write_file(paths[row], lambda partial: write_picture(image, recipe, partial))  # last: it says that all is there
 
     with progress, ThreadPoolExecutor() as pool:
-        for pictures in sampler.batches([prompts[row] for row in missing], [names[row] for row in missing]):
+        for pictures in watching.batches([prompts[row] for row in missing], [noises[row] for row in missing]):
             images = to_images(pictures)
+            looked = [Image.fromarray(most) for most in maps.pop().argmax(1).to(torch.uint8).numpy()]
             for future in written:
                 future.result()  # a full disk ends the run here
-            written = [pool.submit(write, image, next(to_write)) for image in images]
+            written = [pool.submit(write, *made, next(to_write)) for made in zip(images, looked, strict=True)]
             progress.update(len(images))
         for future in written:
             future.result()
+
+
+def looked_path(picture: Path) -> Path:
+    """Where `write_pictures` puts which token looked most at each place of a picture."""
+    return picture.parent / "looked" / picture.name
 
 
 def to_images(pictures: torch.Tensor) -> list[Image.Image]:

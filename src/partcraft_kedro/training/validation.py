@@ -1,7 +1,7 @@
 """The losses of pictures that training never sees, always of the same noise and timesteps.
 
-A training loss jumps with what each batch draws. Here nothing is drawn anew: what moves the curve is what was learnt, and
-it turns where a model begins to learn its pictures by heart.
+A training loss jumps with what each batch draws. Here nothing is drawn anew: what moves the curve is what was learnt,
+and it turns where a model begins to learn its pictures by heart.
 """
 
 from collections.abc import Sequence

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from partcraft_kedro.evaluation.measures import nest, tabulate
+from partcraft_kedro.evaluation.measures import PART, nest, tabulate
 from partcraft_kedro.files import read_file
 from partcraft_kedro.options import BaseModelOptions, EvaluateOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 from partcraft_kedro.weights import TINY
 
-SCORING = Stage("scores", "07_model_output", version=7, work="partcraft_kedro.pipelines.evaluate.work.scoring")
+SCORING = Stage("scores", "07_model_output", version=8, work="partcraft_kedro.pipelines.evaluate.work.scoring")
 
 
 def score_pictures(
@@ -19,6 +19,7 @@ def score_pictures(
     generated_pictures: StageRef,
     records: pd.DataFrame,
     part_predictor: Path,
+    part_masks: Path,
     discovery_scores: dict,
     base: BaseModelOptions,
     features: FeaturesOptions,
@@ -34,6 +35,7 @@ def score_pictures(
             "pictures": generated_pictures,
             "records": records,
             "part_predictor": part_predictor,
+            "part_masks": part_masks,
             "matching": discovery_scores["matching"],
             "judge": TINY / "judge",
             "base": base.only("model", "config", "size", "device"),
@@ -47,10 +49,13 @@ def score_pictures(
 
 
 def collect_scores(
-    discovery_scores: dict, generation_scores: dict, training_losses: pd.DataFrame
+    discovery_scores: dict, generation_scores: dict, training_losses: pd.DataFrame, part_names: dict[int, str]
 ) -> tuple[pd.DataFrame, dict]:
     """Everything that was measured: the score table, and one tree, which also has what is no number."""
-    last, generated = training_losses.iloc[-1], generation_scores["scores"]
+    last = training_losses.iloc[-1]
+    tasks = {f"{PART}{part}": f"{PART}{name.removeprefix(PART)}" for part, name in part_names.items()}
+    of_parts = [row | {"task": tasks[row["task"]]} for row in generation_scores["parts"]]
+    generated = [*generation_scores["scores"], *of_parts]
     attention = {"inside": float(last["attention_inside"]), "loss": float(last["loss_attention"])}
     table = tabulate([*_rows("discovery", discovery_scores), *generated, *_rows("attention", attention)])
     absent = {"entries_absent_in_both": generation_scores["entries_absent_in_both"]}

@@ -15,6 +15,7 @@ def create_pipeline() -> Pipeline:
                     "generated_pictures",
                     "records",
                     "part_predictor",
+                    "part_masks",
                     "discovery_scores",
                     "params:base",
                     "params:features",
@@ -26,7 +27,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 collect_scores,
-                ["discovery_scores", "generation_scores", "training_losses"],
+                ["discovery_scores", "generation_scores", "training_losses", "part_names"],
                 ["score_table", "metrics"],
                 name="collect_scores",
             ),

@@ -8,9 +8,11 @@ import pandas as pd
 from partcraft_kedro.drawn.truth import Truth
 from partcraft_kedro.evaluation import distances, metrics, scores
 from partcraft_kedro.evaluation.part_identity import PartIdentity, score_identity
+from partcraft_kedro.evaluation.swaps import Swaps
 from partcraft_kedro.files import write_file, write_json
 from partcraft_kedro.model.base import load_base, picture_size
 from partcraft_kedro.options import BaseModelOptions, EvaluateOptions, FeaturesOptions
+from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 
@@ -22,6 +24,7 @@ def scoring(
     pictures: StageRef,
     records: pd.DataFrame,
     part_predictor: Path,
+    part_masks: Path,
     matching: dict[str, str],
     judge: Path,
     base: BaseModelOptions,
@@ -29,7 +32,8 @@ def scoring(
     evaluate: EvaluateOptions,
     root: Path,
 ) -> None:
-    """Writes `scores.parquet`, a row for each picture, and `summary.json`."""
+    """Writes `scores.parquet`, a row for each picture, and `summary.json`: the score table's rows, of pictures and of
+    parts, leakage by the part that was swapped, and how many entries EMR leaves out."""
     pipeline = load_base(base.model, base.device, base.size, base.config)
     size = picture_size(pipeline)
     predictor = PartPredictor.load(part_predictor, base.device)
@@ -37,9 +41,10 @@ def scoring(
     if "world" in records:
         parts = {int(found): true for found, true in matching.items()}
         truth = Truth.load(records["world"].iloc[0], judge / "judge.safetensors", parts)
-    rows = scores.score_plan(
+    scored = scores.score_plan(
         plan,
         records.set_index("id"),
+        load_label_maps(part_masks),
         pictures.folder,
         root,
         predictor=predictor,
@@ -52,13 +57,17 @@ def scoring(
         identity = PartIdentity(
             evaluate.part_identity,
             clustered=features.model,
-            part_count=predictor.part_count,
             min_patches=predictor.min_patches,
+            part_count=predictor.part_count,
             device=base.device,
         )
         known = {"predictor": predictor, "vae": pipeline.vae, "size": size, "seed": evaluate.seed}
-        rows = rows.join(score_identity(identity, rows, records.set_index("id"), root, **known))
+        alike = score_identity(identity, scored.table, records.set_index("id"), root, **known)
+        scored = scored.join(scored.table[[]], alike)
+    rows = scored.table
     result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
+    of_parts = scores.summarise_parts(scored, evaluate.bootstrap, evaluate.seed)
+    leakage, counts = Swaps.of_plan(plan, predictor.part_count + 1).leakage_by_swap(scored.of_parts["leakage"])
     reconstructed = rows[rows["kind"] == "reconstruction"]
     embedders = {
         "distance": distances.judge_embedder(truth.judge)
@@ -74,4 +83,6 @@ def scoring(
         result += [{"task": task, "measure": measure, **of} for measure, of in compared.items()]
     absent = metrics.both_absent(np.stack(rows["code"]), np.stack(rows["found"]))
     write_file(place.folder / "scores.parquet", rows.to_parquet)
-    write_json(place.folder / "summary.json", {"scores": result, "entries_absent_in_both": absent})
+    by_swap = {"share": np.where(counts, leakage, None).tolist(), "pictures": counts.tolist()}
+    summary = {"scores": result, "parts": of_parts, "leakage_by_swap": by_swap, "entries_absent_in_both": absent}
+    write_json(place.folder / "summary.json", summary)

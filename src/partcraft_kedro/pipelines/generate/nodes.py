@@ -11,7 +11,7 @@ from partcraft_kedro.generation.plan import make_plan
 from partcraft_kedro.options import BaseModelOptions, GenerateOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
-GENERATION = Stage("pictures", "07_model_output", version=5, work="partcraft_kedro.pipelines.generate.work.generation")
+GENERATION = Stage("pictures", "07_model_output", version=6, work="partcraft_kedro.pipelines.generate.work.generation")
 _logger = logging.getLogger(__name__)
 
 

@@ -23,7 +23,7 @@ def generation(
     sampling: SamplingOptions,
     seed: int,
 ) -> None:
-    """Writes `<id>.png` of every planned picture, with its recipe inside."""
+    """Writes `<id>.png` of every planned picture, with its recipe inside, and `looked/<id>.png`."""
     model = PartCraft.load(adapter, base.device, base.precision, base.model, base.config)
     predictor = PartPredictor.load(part_predictor, base.device)
     of_adapter = model.settings["variants"]
@@ -35,4 +35,5 @@ def generation(
             "version that belongs to it."
         )
     sampler = Sampler(model, sampling, seed)
-    write_pictures(sampler, list(plan["prompt"]), list(plan["id"]), fingerprint_of(adapter), place.folder)
+    prompts, names, noises = (list(plan[column]) for column in ("prompt", "id", "noise"))
+    write_pictures(sampler, prompts, names, noises, fingerprint_of(adapter), place.folder)

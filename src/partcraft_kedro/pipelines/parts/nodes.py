@@ -1,5 +1,6 @@
 """Part discovery on the training pictures, then masks and codes of all pictures, and how good they are."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ _WORK = "partcraft_kedro.pipelines.parts.work"
 DISCOVERY = Stage("discovery", "05_model_input", version=3, work=f"{_WORK}.discovery")
 LABELLING = Stage("labels", "05_model_input", version=3, work=f"{_WORK}.labelling")
 SCORING = Stage("part_scores", "05_model_input", version=1, work=f"{_WORK}.scoring")
-_SHOWN = 128  # pixels of a picture in a figure
+_SHOWN = 256  # pixels of a picture that crops are cut from
+_LARGE = 512  # pixels of one that is shown whole
+_WORST = 6  # pictures of each kind of failure
 _VARIANTS, _VARIANTS_OF_MANY = 6, 4  # shown of each part, of six parts at most and of more
 _CROPS = 5  # shown of each variant
 
@@ -66,7 +69,7 @@ def draw_part_maps(
     chosen = numpy_generator(evaluate.seed, "part maps").permutation(len(records))[: evaluate.examples]
     shown = records.iloc[sorted(chosen)]
     label_maps = load_label_maps(part_masks)[shown.index]
-    pictures = load_pictures([stages.root / path for path in shown["path"]], _SHOWN)
+    pictures = load_pictures([stages.root / path for path in shown["path"]], _LARGE)
     of_shown = np.stack(codes.set_index("id").loc[shown["id"], "code"])
     return figures.part_maps_figure(pictures, label_maps, of_shown, _headings(part_names))
 
@@ -79,7 +82,8 @@ def draw_variants(
     discovery_scores: dict,
     stages: Stages,
 ) -> Figure:
-    """For each part its commonest variants, each by crops of the pictures that are nearest to its centroid."""
+    """For each part its commonest variants, each by crops of pictures from the nearest to its centroid to the farthest,
+    evenly spread over all that have it."""
     label_maps = load_label_maps(part_masks)
     code, cosine = np.stack(codes["code"]), np.stack(codes["cosine"])
     sheets = []
@@ -90,15 +94,54 @@ def draw_variants(
         rows = []
         for variant, count in variants.items():
             members = np.flatnonzero(code[:, part] == variant)
-            nearest = members[np.argsort(-cosine[members, part], kind="stable")][:_CROPS]
-            pictures = load_pictures([stages.root / records["path"].iloc[row] for row in nearest], 2 * _SHOWN)
-            crops = [typical_crop(*shown, part) for shown in zip(pictures, label_maps[nearest] == part, strict=True)]
+            typical = members[np.argsort(-cosine[members, part], kind="stable")]
+            shown = typical[np.linspace(0, count - 1, min(count, _CROPS)).round().astype(int)]
+            pictures = load_pictures([stages.root / records["path"].iloc[row] for row in shown], _SHOWN)
+            crops = [typical_crop(*of, part) for of in zip(pictures, label_maps[shown] == part, strict=True)]
             agreement = (
                 _agreement(looks, members) if looks is not None else f"cosine\n{cosine[members, part].mean():.2f}"
             )
             rows.append((f"[{part},{variant}] {count}×\n{agreement}", crops))
         sheets.append((heading, rows))
     return figures.variants_figure(sheets, _CROPS)
+
+
+def draw_worst(
+    records: pd.DataFrame, codes: pd.DataFrame, part_masks: Path, part_names: dict[int, str], stages: Stages
+) -> Figure:
+    """The pictures with the fewest patches of foreground, with most parts missing, and with the least typical parts."""
+    label_maps = load_label_maps(part_masks)
+    code, cosine = np.stack(codes["code"])[:, 1:], np.stack(codes["cosine"])[:, 1:]
+    foreground, missing = (label_maps > 0).mean((1, 2)), (code < 0).sum(1)
+    lowest = np.where(code < 0, np.inf, cosine).min(1)
+    names = np.array(list(part_names.values())[1:])
+
+    def first(score: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return rows[np.argsort(score[rows], kind="stable")][:_WORST]
+
+    def shown(rows: np.ndarray, tell: Callable[[int], str]) -> list[tuple[np.ndarray, np.ndarray, str]]:
+        pictures = load_pictures([stages.root / records["path"].iloc[row] for row in rows], _LARGE)
+        return [(picture, label_maps[row], tell(row)) for picture, row in zip(pictures, rows, strict=True)]
+
+    def least(row: int) -> str:
+        part = int(np.where(code[row] < 0, np.inf, cosine[row]).argmin())
+        return f"{names[part]} [{part + 1},{code[row, part]}], cosine {cosine[row, part]:.2f}"
+
+    kinds = [
+        (
+            "The smallest foreground, as a share of the picture",
+            first(foreground, np.arange(len(records))),
+            lambda row: f"{foreground[row]:.0%}",
+        ),
+        (
+            f"Most parts missing; in all, {(missing > 0).sum()} of {len(missing)} pictures lack one or more",
+            first(-missing, np.flatnonzero(missing)),
+            lambda row: "no " + ", ".join(names[code[row] < 0]),
+        ),
+        ("The part that is least like its variant", first(lowest, np.flatnonzero(np.isfinite(lowest))), least),
+    ]
+    rows = [(heading, shown(rows, tell)) for heading, rows, tell in kinds if len(rows)]
+    return figures.worst_figure(rows, _headings(part_names))
 
 
 def _looks(records: pd.DataFrame, label: str | None) -> pd.Series | None:

@@ -40,6 +40,12 @@ def create_pipeline() -> Pipeline:
                 "variants_figure",
                 name="draw_variants",
             ),
+            Node(
+                unless_drawn(nodes.draw_worst),
+                ["records", "codes", "part_masks", "part_names", "params:stages"],
+                "worst_figure",
+                name="draw_worst",
+            ),
         ],
         tags="parts",
     )

@@ -1,23 +1,28 @@
 """Pictures and tables of a run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from partcraft_kedro.drawn.worlds import WORLDS
-from partcraft_kedro.evaluation import figures
+from partcraft_kedro.evaluation import figures, swap_figures
+from partcraft_kedro.evaluation.measures import MEASURES, names_with
+from partcraft_kedro.evaluation.regions import load_looked
+from partcraft_kedro.evaluation.swaps import Swaps
 from partcraft_kedro.figure_style import part_colours
+from partcraft_kedro.generation.sampling import looked_path
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions
 from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stages
 
-_SIZE = 128  # pixels of a picture in a figure
+_SIZE = 256  # pixels of a picture in a figure
 
 
 def _load(paths: Iterable[str], stages: Stages) -> np.ndarray:
@@ -119,6 +124,53 @@ def draw_transfers(
     ]
     made = _load(shown["path"], stages)
     return figures.transfers_figure(pairs, made.reshape(len(pairs), len(sets), *made.shape[1:]), sets)
+
+
+def draw_swaps(score_table: pd.DataFrame) -> Figure:
+    """What became of parts where some were swapped, by task and by part."""
+    return figures.swaps_figure(score_table[score_table["low"].notna()])
+
+
+def draw_leakage(scores: pd.DataFrame, generation_scores: dict, part_names: dict[int, str], stages: Stages) -> Figure:
+    """What else swaps changed, and the pictures in which they changed most."""
+    by_swap = generation_scores["leakage_by_swap"]
+    names = np.array(list(part_names.values()))
+    swaps, by_id = Swaps.of_plan(scores, len(names)), scores.set_index("id")
+    looks = "seen" if "seen" in scores else "found"
+    leaking = scores[scores["leakage"] > 0].sort_values("leakage", ascending=False, kind="stable")
+    leaks = []
+    for row, after in leaking.drop_duplicates("noise").head(swap_figures.MOST_LEAKS).iterrows():
+        before, since = by_id.loc[after["before"]], swaps.since[row]
+        changed = np.array(list(before[looks]), object) != np.array(list(after[looks]), object)
+        leaks.append(
+            swap_figures.Leak(*_load([before["path"], after["path"]], stages), names[since], names[changed & ~since])
+        )
+    shares, counts = np.array(by_swap["share"], float), np.array(by_swap["pictures"])
+    return swap_figures.leakage_figure(shares, counts, list(names), leaks)
+
+
+def draw_regions(
+    scores: pd.DataFrame,
+    records: pd.DataFrame,
+    part_masks: Path,
+    part_names: dict[int, str],
+    evaluate: EvaluateOptions,
+    stages: Stages,
+) -> Figure:
+    """Random reconstructions: the base's masks, where tokens looked, where parts were found."""
+    shown = _examples(scores[scores["kind"] == "reconstruction"], evaluate, "regions")
+    rows = pd.Index(records["id"]).get_indexer(shown["sources"].str[0])
+    masks = load_label_maps(part_masks)[rows]
+    looked = load_looked([looked_path(stages.root / path) for path in shown["path"]], masks.shape[1])
+    found = np.stack(list(shown["label_map"])).reshape(masks.shape)
+    told = [_in_words(scores) for scores in shown.to_dict("records")]
+    bases, made = _load(records["path"].iloc[rows], stages), _load(shown["path"], stages)
+    examples = map(swap_figures.Regions, bases, made, masks, looked, found, told)
+    return swap_figures.regions_figure(list(examples), list(part_names.values()))
+
+
+def _in_words(scores: Mapping[str, Any]) -> str:
+    return "; ".join(MEASURES[name].caption(scores) for name in names_with(of_regions=True))
 
 
 def draw_losses(training_losses: pd.DataFrame) -> Figure:
