@@ -60,8 +60,9 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
         previous = row.task
     console = Console()
     console.print(table)
-    if of_parts.any():
-        console.print(_table_of_parts(scores[of_parts]))
+    swapped = scores[of_parts & scores["measure"].isin(names_with(of_swaps=True))]
+    if len(swapped):
+        console.print(_table_of_swaps(swapped))
     names = dict.fromkeys(scores["measure"])
     of_pictures = (MEASURES[name] for name in names if name in MEASURES)
     _explain(console, ((each.name, each.meaning, "less" if each.less_is_better else "more") for each in of_pictures))
@@ -73,18 +74,12 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
     console.print("Look at the pipeline with `make viz`, compare runs with `make mlflow`.")
 
 
-def _table_of_parts(scores: pd.DataFrame) -> Table:
-    """Measures of single parts, a row for each part."""
-    told = [
-        f"{row.value:.2f} ({row.low:.2f}–{row.high:.2f})"
-        if row.measure in names_with(of_swaps=True)
-        else f"{row.value:.2f}"
-        for row in scores.itertuples()
-    ]
-    wide = scores.assign(told=told, task=scores["task"].str.removeprefix(PART))
-    parts = wide["task"].unique()
-    wide = wide.pivot(index="task", columns="measure", values="told").fillna("")
-    measures = [name for name in MEASURES if name in wide]
+def _table_of_swaps(scores: pd.DataFrame) -> Table:
+    """What became of each part where parts were swapped, a row for each."""
+    told = [f"{row.value:.2f} ({row.low:.2f}–{row.high:.2f})" for row in scores.itertuples()]
+    wide = scores.assign(told=told, part=scores["task"].str.removeprefix(PART))
+    parts, measures = wide["part"].unique(), wide["measure"].unique()
+    wide = wide.pivot(index="part", columns="measure", values="told").fillna("")
     table = Table("part", *(Column(name, justify="right") for name in measures), title="What became of each part")
     for part in parts:
         table.add_row(part, *wide.loc[part, measures])

@@ -55,7 +55,7 @@ def test_leakage_stands_in_the_row_of_what_was_swapped_and_the_column_of_what_ch
     (quarter,) = [text.get_position() for text in figure.texts if text.get_text() == "25%"]
     assert np.allclose(quarter, (place.x0 + 2.5 / 3 * place.width, place.y1 - 1.5 / 3 * place.height))
     told = told_in(figure)
-    assert "other head\nchanged: tail" in told and "other tail\nchanged: background, head" in told
+    assert "another head\nalso changed: tail" in told and "another tail\nalso changed: background, head" in told
     assert any("3 to 8 pictures" in text for text in told)
     assert "No part was swapped alone" in told_in(leakage_figure(shares, counts * 0, NAMES, []))[0]
 

@@ -25,7 +25,8 @@ MOST_LEAKS = 8
 """Pairs of pictures beside the table of leakage."""
 _TABLE = 400  # pixels of the table's side
 _NAMES = 96  # pixels of the names left of it and over it
-_CAPTION = 28  # pixels under a picture
+_CAPTION = 28  # pixels under a pair of pictures
+_LINE = 16  # pixels of a line under pictures
 _SHARES = LinearSegmentedColormap.from_list("shares", ["#f4f4f4", COLOURS[5]])
 
 
@@ -76,10 +77,8 @@ def _draw_leaks(figure: Figure, leaks: Sequence[Leak], left: int) -> None:
         x, y = left + i % 2 * (WIDTH - left) / 2, top + i // 2 * height
         picture_at(figure, leak.before, x, y, side)
         picture_at(figure, leak.after, x + side + 2, y, side)
-        changed = f"changed: {', '.join(leak.changed)}"
-        text_at(
-            figure, f"other {', '.join(leak.swapped)}\n{changed}", x + side + 1, y + side + 2, fontsize=7, ha="center"
-        )
+        told = f"another {', '.join(leak.swapped)}\nalso changed: {', '.join(leak.changed)}"
+        text_at(figure, told, x + side + 1, y + side + 2, fontsize=7, ha="center")
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def regions_figure(examples: Sequence[Regions], names: Sequence[str]) -> Figure:
     names: of the labels, background first.
     """
     figure = new_figure("A base with its parts' masks; made of it: where each token looked, where its part was found")
-    side, places = blocks(len(examples), wide=3, below=_CAPTION, bottom=LEGEND)
+    side, places = blocks(len(examples), wide=3, below=_LINE, bottom=LEGEND)
     for (x, y), example in zip(places, examples, strict=True):
         shown = (example.base, example.mask), (example.made, example.looked), (example.made, example.found)
         for i, (picture, labels) in enumerate(shown):

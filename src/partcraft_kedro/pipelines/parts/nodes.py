@@ -109,15 +109,21 @@ def draw_variants(
 def draw_worst(
     records: pd.DataFrame, codes: pd.DataFrame, part_masks: Path, part_names: dict[int, str], stages: Stages
 ) -> Figure:
-    """The pictures with the fewest patches of foreground, with most parts missing, and with the least typical parts."""
+    """The pictures with the fewest patches of foreground, of the others those with most parts missing, and of the rest
+    those with the least typical parts."""
     label_maps = load_label_maps(part_masks)
     code, cosine = np.stack(codes["code"])[:, 1:], np.stack(codes["cosine"])[:, 1:]
     foreground, missing = (label_maps > 0).mean((1, 2)), (code < 0).sum(1)
     lowest = np.where(code < 0, np.inf, cosine).min(1)
     names = np.array(list(part_names.values())[1:])
 
-    def first(score: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return rows[np.argsort(score[rows], kind="stable")][:_WORST]
+    fresh = np.ones(len(records), bool)  # no picture is shown twice
+
+    def first(score: np.ndarray, among: np.ndarray) -> np.ndarray:
+        rows = np.flatnonzero(among & fresh)
+        rows = rows[np.argsort(score[rows], kind="stable")][:_WORST]
+        fresh[rows] = False
+        return rows
 
     def shown(rows: np.ndarray, tell: Callable[[int], str]) -> list[tuple[np.ndarray, np.ndarray, str]]:
         pictures = load_pictures([stages.root / records["path"].iloc[row] for row in rows], _LARGE)
@@ -130,15 +136,15 @@ def draw_worst(
     kinds = [
         (
             "The smallest foreground, as a share of the picture",
-            first(foreground, np.arange(len(records))),
+            first(foreground, fresh),
             lambda row: f"{foreground[row]:.0%}",
         ),
         (
             f"Most parts missing; in all, {(missing > 0).sum()} of {len(missing)} pictures lack one or more",
-            first(-missing, np.flatnonzero(missing)),
+            first(-missing, missing > 0),
             lambda row: "no " + ", ".join(names[code[row] < 0]),
         ),
-        ("The part that is least like its variant", first(lowest, np.flatnonzero(np.isfinite(lowest))), least),
+        ("The part that is least like its variant", first(lowest, np.isfinite(lowest)), least),
     ]
     rows = [(heading, shown(rows, tell)) for heading, rows, tell in kinds if len(rows)]
     return figures.worst_figure(rows, _headings(part_names))
