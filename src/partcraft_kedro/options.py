@@ -307,8 +307,8 @@ class GenerateOptions(Options):
     """Compositions for each number of sources (the paper: 500): chains of pictures of one noise, in each of which one
     part more is swapped, so that it can be told what a swap changes beside its part."""
     transfers: NonNegativeInt = 0
-    """Pairs A, B of pictures: A is drawn as it is, with each of the `transferred` parts of B, and with all of them, from
-    one noise (the paper's Fig. 4)."""
+    """Pairs A, B of pictures: A is drawn as it is, with each of the `transferred` parts of B, and with all of them, all
+    from one noise (the paper's Fig. 4)."""
     transferred: tuple[str, ...] = ()
     """The parts that are transferred, by name."""
     max_sources: int = Field(4, ge=1, le=4)

@@ -110,7 +110,7 @@ def draw_transfers(
     evaluate: EvaluateOptions,
     stages: Stages,
 ) -> Figure:
-    """Pairs of pictures, and the first with parts of the second (the paper's Fig. 4)."""
+    """Pairs of pictures, the first as it is, and with parts of the second (the paper's Fig. 4)."""
     transfers = scores[scores["kind"] == "transfer"]
     # A pair's pictures follow each other, once for each set of parts.
     sets = list(dict.fromkeys(transfers["transferred"]))
@@ -120,7 +120,7 @@ def draw_transfers(
     album = _Album(records, load_label_maps(part_masks), part_names, stages)
     pairs = [
         (album.source(row.sources[0], "A"), album.source(row.sources[-1], "B", lent))
-        for row in shown.iloc[:: max(len(sets), 1)].itertuples()
+        for row in shown.iloc[max(len(sets) - 1, 0) :: max(len(sets), 1)].itertuples()  # with all parts
     ]
     made = _load(shown["path"], stages)
     return figures.transfers_figure(pairs, made.reshape(len(pairs), len(sets), *made.shape[1:]), sets)
