@@ -20,5 +20,7 @@ def test_where_tokens_looked_is_brought_to_the_grid_of_masks(tmp_path):
     assert finer.tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 0, 0], [3, 3, 0, 0]]
     Image.fromarray(finer).save(tmp_path / "b.png")
     assert load_looked([tmp_path / "b.png"], 2).tolist() == [[[1, 2], [3, 0]]]
+    Image.fromarray(np.arange(9, dtype=np.uint8).reshape(3, 3)).save(tmp_path / "odd.png")
+    assert load_looked([tmp_path / "odd.png"], 2).tolist() == [[[0, 2], [6, 8]]]
     with pytest.raises(UserError, match=r"c\.png cannot be read"):
         load_looked([tmp_path / "c.png"], 2)

@@ -71,8 +71,17 @@ def test_photographs_pass_through_the_whole_chain(project, cub) -> None:
     assert names[0] == "background"
     assert {"head", "tail"} <= set(names.values())
     assert {"code_class_nmi", "same_class_agreement"} <= found.keys()
-    assert metrics["reconstruction"].keys() == {"emr", "cosim"}  # nobody knows the true looks
-    assert metrics["composition"]["2"]["emr"]["ceiling"] is None
+    regions = {"iou_looked_found", "iou_looked_mask", "iou_found_mask"}
+    assert metrics["reconstruction"].keys() == {"emr", "cosim", *regions}  # nobody knows the true looks
+    assert metrics["composition"]["2"].keys() == {"emr", "cosim", *regions, "transfer", "preservation", "leakage"}
+    assert metrics["composition"]["2"]["emr"]["ceiling"] is metrics["composition"]["2"]["transfer"]["ceiling"] is None
+    scores = pd.read_parquet(project.data / "08_reporting/test/scores.parquet").set_index("id")
+    for _, row in scores[scores["swapped"].map(len) == 1].iterrows():  # by codes
+        (part,), code, found = row["swapped"], row["code"], row["found"]
+        shown = {m for m in range(len(code)) if max(code[m], found[m]) >= 0}
+        assert row["transfer"] == (code[part] == found[part]) if part in shown else np.isnan(row["transfer"])
+        kept = [code[m] == found[m] for m in shown - {part}]
+        assert row["preservation"] == pytest.approx(np.mean(kept))
     assert metrics["distance"]["frechet"]["features"].startswith("tiny, mean over patches")
 
 

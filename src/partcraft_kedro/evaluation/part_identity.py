@@ -132,7 +132,7 @@ def score_identity(
                     kept[row] = ours
                 if swaps.before[row] >= 0:
                     same[bound][row] = F.cosine_similarity(ours, kept[swaps.before[row]], dim=-1).numpy()
-    of_parts = {}
+    of_parts: dict[str, np.ndarray] = {}
     for bound in _BOUNDS:
         cosines[bound][:, 0] = np.nan
         of_swaps = swaps.measures(as_asked[bound], same[bound], "identity_")

@@ -83,6 +83,8 @@ def scoring(
         result += [{"task": task, "measure": measure, **of} for measure, of in compared.items()]
     absent = metrics.both_absent(np.stack(rows["code"]), np.stack(rows["found"]))
     write_file(place.folder / "scores.parquet", rows.to_parquet)
-    by_swap = {"share": np.where(counts, leakage, None).tolist(), "pictures": counts.tolist()}
+    shares = leakage.astype(object)
+    shares[counts == 0] = None  # JSON has no NaN
+    by_swap = {"share": shares.tolist(), "pictures": counts.tolist()}
     summary = {"scores": result, "parts": of_parts, "leakage_by_swap": by_swap, "entries_absent_in_both": absent}
     write_json(place.folder / "summary.json", summary)

@@ -141,10 +141,10 @@ def draw_leakage(scores: pd.DataFrame, generation_scores: dict, part_names: dict
     leaks = []
     for row, after in leaking.drop_duplicates("noise").head(swap_figures.MOST_LEAKS).iterrows():
         before, since = by_id.loc[after["before"]], swaps.since[row]
-        changed = np.array(list(before[looks]), object) != np.array(list(after[looks]), object)
-        leaks.append(
-            swap_figures.Leak(*_load([before["path"], after["path"]], stages), names[since], names[changed & ~since])
-        )
+        differs = np.array(list(before[looks]), object) != np.array(list(after[looks]), object)
+        swapped, changed = (names[parts].tolist() for parts in (since, differs & ~since))
+        earlier, later = _load([before["path"], after["path"]], stages)
+        leaks.append(swap_figures.Leak(earlier, later, swapped, changed))
     shares, counts = np.array(by_swap["share"], float), np.array(by_swap["pictures"])
     return swap_figures.leakage_figure(shares, counts, list(names), leaks)
 
