@@ -91,7 +91,9 @@ def test_a_new_measure_is_tabulated_drawn_compared_and_registered(new, client, t
     assert "reconstruction sharpness of edges" not in table_of_headlines(summary)
     differences = table_of_differences(compare_with(points, scores, "2"))
     assert differences.loc["4", "reconstruction sharpness of edges"] == "+0.000"
-    assert table_of_points(points, scores)["transfer of tail sharpness of edges"].tolist() == [30, 30]
+    of_part = pd.concat([scores, scores.assign(task="part head")])
+    assert table_of_points(points, of_part)["transfer of tail sharpness of edges"].tolist() == [30, 30]
+    assert not [name for name in table_of_points(points, of_part) if name.startswith("part head")]
     assert [axis.get_title() for axis in sweep_figure(summary).axes] == ["EMR", "sharpness of edges"]
 
     tags = registered(client, tmp_path, nest(rows))

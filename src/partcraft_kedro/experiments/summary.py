@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from partcraft_kedro.evaluation.measures import MEASURES, names_with, title_of
+from partcraft_kedro.evaluation.measures import MEASURES, PART, names_with, title_of
 from partcraft_kedro.experiments.published import PAPER_WEIGHT, published_value
 
 # Options whose values the paper reports numbers for.
@@ -197,9 +197,11 @@ def table_of_differences(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_of_points(points: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Where every number is from: a row a grid point with its MLflow run and adapter, a column each of its values."""
+    """Where every number is from: a row a grid point with its MLflow run and adapter, a column each of its values, but
+    for those of single parts, of which there are too many for a table."""
     table = points[["setting", "seed", "method", "steps", "run_id", "adapter_version"]].copy()
-    for (task, measure), rows in scores.groupby(["task", "measure"], sort=False):
+    of_all_parts = scores[~scores["task"].str.startswith(PART)]
+    for (task, measure), rows in of_all_parts.groupby(["task", "measure"], sort=False):
         values = points["run_id"].map(rows.set_index("run_id")["value"])
         if values.notna().any():
             table[title_of(task, measure)] = values
