@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -5,6 +6,7 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.model.injection import PartPrompts
 from partcraft_kedro.model.part_encoder import PartEncoder
+from partcraft_kedro.prompts import TEMPLATES, PartPrompt, PartToken, draw_prompt
 
 PARTS, VARIANTS = 2, 12
 PROMPT = "a photo of a [2,11] bird [0,1] on sand"
@@ -77,3 +79,18 @@ def test_a_prompt_that_is_too_long_is_refused_by_name(prompts):
     prompts.tokenize([fits])
     with pytest.raises(UserError, match=f"{too_long!r} is longer than the {room + 2} tokens"):
         prompts.tokenize([fits, too_long])
+
+
+def test_tokens_placed_in_templates_are_as_the_tokenizer_reads_them(prompts):
+    rng = np.random.default_rng(0)
+    drawn = [PartPrompt(template, [PartToken(2, 11), PartToken(0, 1)]) for template in TEMPLATES]
+    drawn += [PartPrompt(TEMPLATES[0], []), *(draw_prompt(rng.integers(-1, 12, 3), rng, 0.5) for _ in range(50))]
+    for found, expected in zip(prompts.place(drawn), prompts.tokenize([str(prompt) for prompt in drawn]), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_prompt_of_too_many_parts_is_refused_by_name(prompts):
+    room = prompts.tokenizers[0].model_max_length - 6  # start and end of text, `a photo of a`
+    prompts.place([PartPrompt(TEMPLATES[0], [PartToken(1, 0)] * room)])
+    with pytest.raises(UserError, match=r"'a photo of a \[1,0\] .* is longer than the"):
+        prompts.place([PartPrompt(TEMPLATES[0], [PartToken(1, 0)] * (room + 1))])

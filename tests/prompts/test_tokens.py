@@ -6,6 +6,7 @@ from partcraft_kedro.prompts import (
     TEMPLATES,
     PartToken,
     compose_prompt,
+    draw_prompt,
     find_tokens,
     join_prompt,
     parse_tokens,
@@ -27,7 +28,7 @@ def test_an_absent_part_has_no_token():
 
 def test_a_generator_shuffles_the_tokens_and_varies_the_template():
     code = np.array([4, 222, 55, 1])
-    prompts = [compose_prompt(code, np.random.default_rng(seed), 0.5) for seed in range(200)]
+    prompts = [str(draw_prompt(code, np.random.default_rng(seed), 0.5)) for seed in range(200)]
     for prompt in prompts:
         first = prompt.index("[")
         assert prompt[:first] + "{}" in TEMPLATES
@@ -35,11 +36,11 @@ def test_a_generator_shuffles_the_tokens_and_varies_the_template():
     assert len({tuple(find_tokens(prompt)) for prompt in prompts}) == 24  # 4! orders
     # The first template comes with probability 1/2 + 1/2 · 1/27 = .52; ±4 standard deviations of 200 draws.
     assert 76 <= sum(prompt.startswith("a photo of a [") for prompt in prompts) <= 132
-    assert compose_prompt(code, np.random.default_rng(3), 0.5) == prompts[3]
+    assert str(draw_prompt(code, np.random.default_rng(3), 0.5)) == prompts[3]
 
 
 def test_without_a_template_probability_the_words_stay():
-    prompts = {compose_prompt(np.array([1, 2]), np.random.default_rng(seed)) for seed in range(20)}
+    prompts = {str(draw_prompt(np.array([1, 2]), np.random.default_rng(seed), 0.0)) for seed in range(20)}
     assert prompts == {"a photo of a [0,1] [1,2]", "a photo of a [1,2] [0,1]"}
 
 

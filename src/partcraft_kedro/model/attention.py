@@ -1,6 +1,7 @@
 """Reading the cross-attention of part tokens at a quarter of the latents' resolution; attention on a CPU."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -103,19 +104,37 @@ def attend_in_float32(unet: UNet2DConditionModel, *text_encoders: CLIPTextModel)
 
     There torch's fused kernel takes up to seven times as long for its gradient in bfloat16.
     """
-    # Attention elsewhere normalises groups and adds residuals, which this processor does not.
-    processor = _Float32Processor()
-    processors = {
-        name: processor if ".transformer_blocks." in name else own for name, own in unet.attn_processors.items()
-    }
-    unet.set_attn_processor(processors)
+    _attend_by(_attention, unet)
     AttentionInterface.register(_TEXT_ATTENTION, _attend_to_text)
     for text_encoder in text_encoders:
         text_encoder.set_attn_implementation(_TEXT_ATTENTION)
 
 
-class _Float32Processor:
-    """diffusers' AttnProcessor2_0 for transformer blocks, with scores and softmax in float32."""
+def attend_fused(unet: UNet2DConditionModel) -> None:
+    """Let attention be torch's fused kernel and its projections, and nothing else: for a GPU.
+
+    diffusers divides what comes out of each layer by 1, in a kernel of its own each way.
+    """
+    _attend_by(F.scaled_dot_product_attention, unet)
+
+
+def _attend_by(attention: Callable[..., torch.Tensor], unet: UNet2DConditionModel) -> None:
+    # Attention elsewhere normalises groups and adds residuals, which this processor does not.
+    processor = _Processor(attention)
+    processors = {
+        name: processor if ".transformer_blocks." in name else own for name, own in unet.attn_processors.items()
+    }
+    unet.set_attn_processor(processors)
+
+
+class _Processor:
+    """diffusers' AttnProcessor2_0 for transformer blocks.
+
+    attention: of query, key, value, (batch, head, location or token, channel), and `scale`.
+    """
+
+    def __init__(self, attention: Callable[..., torch.Tensor]):
+        self._attention = attention
 
     def __call__(
         self,
@@ -125,7 +144,7 @@ class _Float32Processor:
         attention_mask: None = None,  # Stable Diffusion masks no token
     ) -> torch.Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        return _merge(attn, _attention(*_project(attn, hidden_states, context), scale=attn.scale))
+        return _merge(attn, self._attention(*_project(attn, hidden_states, context), scale=attn.scale))
 
 
 def _attend_to_text(
@@ -176,7 +195,9 @@ def _fused(
 def _project(attn: Attention, hidden_states: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Query, key, value: (batch, head, location or token, channel)."""
     projected = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
-    return tuple(tensor.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for tensor in projected)
+    # Not by `unflatten`, at which torch 2.11's compiler breaks its graph.
+    apart = (tensor.reshape(*tensor.shape[:2], attn.heads, tensor.shape[2] // attn.heads) for tensor in projected)
+    return tuple(tensor.transpose(1, 2) for tensor in apart)
 
 
 def _merge(attn: Attention, mixed: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,11 @@ from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from partcraft_kedro.allocator import keep_freed_memory
-from partcraft_kedro.devices import resolve_device
+from partcraft_kedro.devices import resolve_device, uses_autocast
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import attend_in_float32, attention_layers
+from partcraft_kedro.model.group_norm import can_fuse
+from partcraft_kedro.model.streamlined import streamline
 from partcraft_kedro.weights import (
     UNET,
     XL,
@@ -150,8 +152,8 @@ def _refuse_unlike(pipeline: Base, model: str) -> None:
 def compute_in(pipeline: Base, dtype: torch.dtype) -> None:
     """Bring the frozen weights of text encoder and U-Net to `dtype`; what learns, and the VAE, stay in float32.
 
-    To be called under `torch.autocast`. The U-Net's prediction comes out in float32, so that losses, guidance and
-    the sampler's sums are not rounded; on a CPU, attention's scores are computed in float32.
+    To be called under `torch.autocast` where the device `uses_autocast`. The U-Net's prediction comes out in float32, so
+    that losses, guidance and the sampler's sums are not rounded; on a CPU, attention's scores are computed in float32.
     """
     unet = pipeline.unet
     for module in (unet, *text_encoders(pipeline)):
@@ -159,7 +161,9 @@ def compute_in(pipeline: Base, dtype: torch.dtype) -> None:
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
     unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
-    if unet.device.type == "cpu" and dtype != torch.float32:
+    if not uses_autocast(unet.device.type):
+        streamline(unet, dtype, fused=can_fuse(unet.device))
+    elif unet.device.type == "cpu" and dtype != torch.float32:
         attend_in_float32(unet, *text_encoders(pipeline))
     # What tensor cores, and a CPU's float32 convolutions, are faster in.
     if unet.device.type == "cuda" or dtype == torch.float32:

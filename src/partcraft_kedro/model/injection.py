@@ -1,5 +1,6 @@
 """Part tokens in the place of words: in the tokenizers, and in the frozen text encoders' inputs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.base import Base, picture_size, text_encoders, tokenizers
 from partcraft_kedro.model.part_encoder import PartEncoder
-from partcraft_kedro.prompts import PartToken
+from partcraft_kedro.prompts import TEMPLATES, PartPrompt, PartToken
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,17 @@ class PartPrompts:
     def __init__(self, pipeline: Base, part_encoder: PartEncoder):
         self.part_encoder = part_encoder
         self.tokenizers, self.text_encoders = tokenizers(pipeline), text_encoders(pipeline)
-        self._side = picture_size(pipeline)
+        side = picture_size(pipeline)
+        # Here, as from the CPU it would have to wait for a GPU's last step.
+        self._sizes = torch.tensor([side, side, 0, 0, side, side], device=pipeline.device)
         self._first = len(self.tokenizers[0])
         pairs = [(m, k) for m in range(part_encoder.part_count + 1) for k in range(part_encoder.variant_count)]
         for tokenizer in self.tokenizers:
             tokenizer.add_tokens([str(PartToken(m, k)) for m, k in pairs])
+        words = [template.format("") for template in TEMPLATES]
+        self._templates = [
+            dict(zip(TEMPLATES, tokenizer(words).input_ids, strict=True)) for tokenizer in self.tokenizers
+        ]
         for number, text_encoder in enumerate(self.text_encoders):
             embedding = text_encoder.get_input_embeddings()
             embedding.register_forward_pre_hook(self._hide_part_tokens)
@@ -58,17 +65,43 @@ class PartPrompts:
         parts = self.part_encoder((self._ids - self._first).clamp(min=0))[number]
         return torch.where(is_part[..., None], parts.to(words.dtype), words)
 
-    def tokenize(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def tokenize(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids (n, text encoders, length) and each part's position in its prompt (n, M+1), -1 where it has none.
 
         Raises UserError if a prompt is longer than the text encoders read.
         """
         length = self.tokenizers[0].model_max_length
-        rows = [tokenizer(prompts, padding="max_length", max_length=length).input_ids for tokenizer in self.tokenizers]
-        longest, prompt = max(zip(map(len, rows[0]), prompts, strict=True))
+        of_tokenizers = [
+            tokenizer(list(prompts), padding="max_length", max_length=length).input_ids for tokenizer in self.tokenizers
+        ]
+        return self._checked(of_tokenizers, prompts)
+
+    def place(self, prompts: Sequence[PartPrompt]) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `tokenize`, without the tokenizers: of templates, in which tokens come last, they were asked once.
+
+        So another thread may use them meanwhile, which they bear from one alone.
+        """
+        length = self.tokenizers[0].model_max_length
+        of_tokenizers = []
+        for tokenizer, templates in zip(self.tokenizers, self._templates, strict=True):
+            rows = []
+            for template, tokens in prompts:
+                *words, end = templates[template]
+                parts = [self._first + part * self.part_encoder.variant_count + variant for part, variant in tokens]
+                row = [*words, *parts, end]
+                rows.append(row + [tokenizer.pad_token_id] * (length - len(row)))
+            of_tokenizers.append(rows)
+        return self._checked(of_tokenizers, prompts)
+
+    def _checked(
+        self, of_tokenizers: list[list[list[int]]], prompts: Sequence[object]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids of each tokenizer and prompt as `tokenize` gives them."""
+        length = self.tokenizers[0].model_max_length
+        longest, prompt = max(zip(map(len, of_tokenizers[0]), map(str, prompts), strict=True))
         if longest > length:
             raise UserError(f"The prompt {prompt!r} is longer than the {length} tokens that the text encoder reads.")
-        ids = torch.tensor(rows).transpose(0, 1)
+        ids = torch.tensor(of_tokenizers).transpose(0, 1)
         part = torch.div(ids[:, 0] - self._first, self.part_encoder.variant_count, rounding_mode="floor")
         part = part.where(ids[:, 0] >= self._first, -1)
         found = part[:, None, :] == torch.arange(self.part_encoder.part_count + 1)[None, :, None]
@@ -89,5 +122,5 @@ class PartPrompts:
         words = torch.cat([of_encoder.hidden_states[-2] for of_encoder in read], dim=-1)
         ends = (of_encoders[1] == self.tokenizers[1].eos_token_id).int().argmax(-1)
         summary = read[1].last_hidden_state[torch.arange(len(ids), device=ends.device), ends]
-        sizes = torch.tensor([self._side, self._side, 0, 0, self._side, self._side], device=ends.device)
-        return Conditioning(words, self.text_encoders[1].text_projection(summary), sizes.expand(len(ids), -1))
+        summary = self.text_encoders[1].text_projection(summary)
+        return Conditioning(words, summary, self._sizes.expand(len(ids), -1))

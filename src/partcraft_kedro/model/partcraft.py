@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from partcraft_kedro.devices import compute_type
+from partcraft_kedro.devices import compute_type, uses_autocast
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.base import Base, compute_in, load_base, picture_size, text_encoders
 from partcraft_kedro.model.injection import Conditioning, PartPrompts
@@ -101,7 +101,8 @@ class PartCraft:
     def autocast(self, device_type: str | None = None) -> torch.autocast:
         """The context in which text encoder and U-Net compute; device_type: `cpu` or `cuda`, if not the model's own."""
         dtype = self.pipeline.text_encoder.dtype
-        return torch.autocast(device_type or self.device.type, dtype, enabled=dtype != torch.float32)
+        enabled = dtype != torch.float32 and uses_autocast(self.device.type)
+        return torch.autocast(device_type or self.device.type, dtype, enabled=enabled)
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> torch.Tensor:
         """The U-Net's prediction of noisy latents (n, c, h, w), within `autocast`."""

@@ -2,8 +2,10 @@
 
 from partcraft_kedro.prompts.tokens import (
     TEMPLATES,
+    PartPrompt,
     PartToken,
     compose_prompt,
+    draw_prompt,
     find_tokens,
     join_prompt,
     parse_tokens,
@@ -13,8 +15,10 @@ from partcraft_kedro.prompts.tokens import (
 
 __all__ = [
     "TEMPLATES",
+    "PartPrompt",
     "PartToken",
     "compose_prompt",
+    "draw_prompt",
     "find_tokens",
     "join_prompt",
     "parse_tokens",

@@ -59,18 +59,28 @@ def tokens_of(code: np.ndarray) -> list[PartToken]:
     return [PartToken(part, int(variant)) for part, variant in enumerate(code) if variant >= 0]
 
 
-def compose_prompt(code: np.ndarray, rng: np.random.Generator | None = None, template_probability: float = 0.0) -> str:
-    """`a photo of a [0,4] [1,222] … [M,K]`.
+class PartPrompt(NamedTuple):
+    """One of `TEMPLATES`, and the tokens that it takes."""
 
-    With a generator, the tokens come in random order, and with `template_probability` another template is used.
-    """
-    tokens = tokens_of(code)
-    template = TEMPLATES[0]
-    if rng is not None:
-        tokens = [tokens[i] for i in rng.permutation(len(tokens))]
-        if rng.uniform() < template_probability:
-            template = TEMPLATES[rng.integers(len(TEMPLATES))]
-    return template.format(" ".join(map(str, tokens)))
+    template: str
+    tokens: list[PartToken]
+
+    def __str__(self) -> str:
+        return self.template.format(" ".join(map(str, self.tokens)))
+
+
+def draw_prompt(code: np.ndarray, rng: np.random.Generator, template_probability: float) -> PartPrompt:
+    """A code's tokens in random order; with `template_probability` in another template than the first."""
+    tokens, template = tokens_of(code), TEMPLATES[0]
+    tokens = [tokens[i] for i in rng.permutation(len(tokens))]
+    if rng.uniform() < template_probability:
+        template = TEMPLATES[rng.integers(len(TEMPLATES))]
+    return PartPrompt(template, tokens)
+
+
+def compose_prompt(code: np.ndarray) -> str:
+    """`a photo of a [0,4] [1,222] … [M,K]`."""
+    return str(PartPrompt(TEMPLATES[0], tokens_of(code)))
 
 
 def join_prompt(before: str, code: Sequence[int | None], after: str) -> str:

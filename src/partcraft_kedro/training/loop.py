@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
 from partcraft_kedro.passes import as_many_as_fit, is_out_of_memory
 from partcraft_kedro.training.cache import TrainingCache
+from partcraft_kedro.training.compilation import compile_networks, one_sentence_if_not_compiled
 from partcraft_kedro.training.memory import choose_micro_batch
-from partcraft_kedro.training.step import Batch, draw_batch, training_loss
+from partcraft_kedro.training.step import Batch, draw_ahead, training_loss
 from partcraft_kedro.training.validation import Validation
 
 _logger = logging.getLogger(__name__)
@@ -71,8 +71,9 @@ def train(
         # A run that is gone on with splits its sums as it began.
         gradient = Gradient(model, capture, options, micro_batch=trainer.micro_batch)
         progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
-        for step in progress:
-            losses = gradient(draw_batch(model, cache, options, step))
+        batches = draw_ahead(model, cache, options, range(first, options.steps))
+        for step, batch in zip(progress, batches, strict=True):
+            losses = gradient(batch)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value
             trainer.micro_batch = gradient.micro_batch
@@ -130,12 +131,7 @@ class Gradient:
         chosen = options.micro_batch or micro_batch or choose_micro_batch(model, capture, options.batch_size)
         self.micro_batch = min(chosen, options.batch_size)
         if options.compile:  # last: what the compiler meets on fake tensors it would skip ever after
-            # On a CPU the compiler would take channels last, in which what it writes for group normalisation loses more
-            # than convolutions gain in bfloat16, and as much in float32.
-            as_laid_out = {"layout_optimization": False} if model.device.type == "cpu" else {}
-            for network in (unet, *model.prompts.text_encoders):
-                network.compile(options=as_laid_out)
-            warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # in diffusers
+            compile_networks((unet, *model.prompts.text_encoders), by_block=model.device.type == "cuda")
             _logger.info("U-Net and text encoders are compiled in the first step, which takes minutes.")
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -143,12 +139,13 @@ class Gradient:
 
         Where memory runs out, this batch and all that follow are taken in passes of half the size.
         """
-        losses, self.micro_batch = as_many_as_fit(
-            lambda pictures: self._accumulate(batch, pictures),
-            self.micro_batch,
-            doing="training",
-            remedy="give train.gradient_checkpointing=true",
-        )
+        with one_sentence_if_not_compiled():
+            losses, self.micro_batch = as_many_as_fit(
+                lambda pictures: self._accumulate(batch, pictures),
+                self.micro_batch,
+                doing="training",
+                remedy="give train.gradient_checkpointing=true",
+            )
         return losses
 
     def _accumulate(self, batch: Batch, pictures: int) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from partcraft_kedro.allocator import give_back_freed_memory
+from partcraft_kedro.devices import uses_autocast
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.injection import Conditioning
@@ -66,7 +67,8 @@ class _ForwardBackward(nn.Module):
 def step_memory(model: PartCraft, capture: AttentionCapture, pictures: int) -> int:
     """The peak bytes of one forward and backward pass of the U-Net over `pictures`, its weights not counted.
 
-    Runs on fake tensors, which have shapes and no content: in seconds, on any device, whatever the model's size.
+    Runs on fake tensors, which have shapes and no content: in seconds, on any device, whatever the model's size. They
+    lie on the CPU, and have the types and layouts that the model's own device has.
     """
     config = model.pipeline.unet.config
     network = _ForwardBackward(model, capture)
@@ -75,9 +77,11 @@ def step_memory(model: PartCraft, capture: AttentionCapture, pictures: int) -> i
         weights = {name: _like(weight, mode) for name, weight in network.state_dict(keep_vars=True).items()}
         latents = torch.empty(pictures, config.in_channels, config.sample_size, config.sample_size)
         length = model.prompts.tokenizers[0].model_max_length
-        told = Conditioning(torch.empty(pictures, length, config.cross_attention_dim, requires_grad=True))
+        dtype = torch.float32 if uses_autocast(model.device.type) else model.pipeline.unet.dtype
+        told = Conditioning(torch.empty(pictures, length, config.cross_attention_dim, dtype=dtype, requires_grad=True))
         if len(model.prompts.text_encoders) > 1:
-            pooled = torch.empty(pictures, model.prompts.text_encoders[-1].config.projection_dim, requires_grad=True)
+            width = model.prompts.text_encoders[-1].config.projection_dim
+            pooled = torch.empty(pictures, width, dtype=dtype, requires_grad=True)
             told = Conditioning(told.words, pooled, torch.empty(pictures, 6, dtype=torch.long))
         capture.watch(torch.zeros(pictures, parts, dtype=torch.long))
         with LiveMemory(weights.values()) as live:

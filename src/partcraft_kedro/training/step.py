@@ -1,6 +1,7 @@
 """One training step: L = L_ldm + λ_attn · L_attn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from partcraft_kedro.model.losses import attention_inside, attention_loss, min_s
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
 from partcraft_kedro.parts.predictor import ABSENT
-from partcraft_kedro.prompts import compose_prompt
+from partcraft_kedro.prompts import draw_prompt
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 from partcraft_kedro.training.cache import TrainingCache
 
@@ -38,9 +39,31 @@ class Batch:
         for pieces in zip(*(tensor.split(size) for tensor in vars(self).values()), strict=True):
             yield Batch(*pieces)
 
+    def to(self, device: torch.device) -> "Batch":
+        waits = device.type != "cuda"
+        return Batch(*(tensor.to(device, non_blocking=not waits) for tensor in vars(self).values()))
+
 
 def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, step: int) -> Batch:
     """The batch of one optimizer step, a function of the seed and the number of the step alone."""
+    return _draw(model, cache, options, step).to(model.device)
+
+
+def draw_ahead(model: PartCraft, cache: TrainingCache, options: TrainOptions, steps: Iterable[int]) -> Iterator[Batch]:
+    """The batches of steps, as `draw_batch` gives them: a thread draws the next one while one is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead = None
+        for step in steps:
+            next_ahead = thread.submit(_draw, model, cache, options, step)
+            if ahead is not None:
+                yield ahead.result().to(model.device)
+            ahead = next_ahead
+        if ahead is not None:
+            yield ahead.result().to(model.device)
+
+
+def _draw(model: PartCraft, cache: TrainingCache, options: TrainOptions, step: int) -> Batch:
+    """On the CPU, for a GPU in pinned memory."""
     seed, size = options.seed, options.batch_size
     positions = range(step * size, (step + 1) * size)
     epochs = {position // len(cache) for position in positions}
@@ -53,8 +76,7 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
     if options.union_sampling:  # with a generator of its own, so that all else is drawn as without it
         subsets = numpy_generator(seed, "union", step)
         codes = [_some_parts(code, subsets) for code in codes]
-    prompts = [compose_prompt(code, rng, options.template_probability) for code in codes]
-    ids, columns = model.prompts.tokenize(prompts)
+    ids, columns = model.prompts.place([draw_prompt(code, rng, options.template_probability) for code in codes])
 
     generator = torch_generator(seed, "noise", step)
     mean, std = cache.posterior(flips, rows)
@@ -74,10 +96,9 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
         columns=columns,
         masks=cache.label_maps[flips, rows][:, None] == parts,
     )
-    device = model.device
-    if device.type == "cuda":  # from pinned memory the copy does not wait for the GPU to finish the last step
-        return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in vars(batch).values()))
-    return Batch(*(tensor.to(device) for tensor in vars(batch).values()))
+    if model.device.type == "cuda":  # from there the copy does not wait for the GPU to finish the last step
+        return Batch(*(tensor.pin_memory() for tensor in vars(batch).values()))
+    return batch
 
 
 def _some_parts(code: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,184 @@
+"""What a GPU computes, without autocast and compiled by blocks, on a CPU."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from torch import nn
+
+from partcraft_kedro.errors import UserError
+from partcraft_kedro.generation.sampling import sample_pictures
+from partcraft_kedro.model import base, partcraft
+from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.options import SamplingOptions, TrainOptions
+from partcraft_kedro.training.cache import TrainingCache
+from partcraft_kedro.training.compilation import compile_networks
+from partcraft_kedro.training.loop import Gradient
+from partcraft_kedro.training.step import draw_ahead, draw_batch
+
+VARIANTS = [3, 4, 4]
+
+
+def options(**changes: object) -> TrainOptions:
+    few = {"method": "partcraft", "steps": 4, "batch_size": 2, "rank": 2, "attention_weight": 1.0, "seed": 0}
+    return TrainOptions(**few | changes)
+
+
+def create(of: TrainOptions, precision: str) -> PartCraft:
+    """With LoRA away from its start, where half of its gradient is zero."""
+    learns = of.model_dump(include={"unet", "rank", "lora_layers", "bottleneck_layers", "seed"})
+    model = PartCraft.create("tiny", "cpu", precision, size=64, variants=VARIANTS, **learns)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.trainable().items():
+        if "lora" in name:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.fixture
+def cache() -> TrainingCache:
+    """Of pictures of 64 pixels."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 5, 4, 32, 32, generator=generator).half()
+    label_maps = torch.randint(0, 3, (2, 5, 8, 8), generator=generator, dtype=torch.uint8)
+    codes = np.array([[0, 1, 2], [1, -1, 0], [2, 3, 1], [0, 0, 0], [1, 2, -1]])
+    return TrainingCache([latents], [latents.abs() * 0.1], label_maps, codes)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch):
+    """Makes models as on a GPU."""
+
+    def make(of: TrainOptions, precision: str) -> PartCraft:
+        with monkeypatch.context() as patched:
+            for module in (base, partcraft):
+                patched.setattr(module, "uses_autocast", lambda device_type: False)
+            model = create(of, precision)
+        dtype = model.pipeline.unet.dtype
+        model.autocast = lambda device_type=None: torch.autocast("cpu", dtype, enabled=False)
+        return model
+
+    return make
+
+
+def gradients(model: PartCraft, cache: TrainingCache, of: TrainOptions) -> tuple[dict, dict]:
+    """The losses and the gradients of a step."""
+    with AttentionCapture(model.pipeline.unet) as capture:
+        losses = Gradient(model, capture, of, micro_batch=of.batch_size)(draw_batch(model, cache, of, 0))
+    return losses, {name: parameter.grad for name, parameter in model.trainable().items()}
+
+
+def apart(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The length of the difference, as a share of the length."""
+    assert found.keys() == expected.keys()
+    difference, length = (
+        torch.cat([tensor.flatten() for tensor in tensors]).norm().item()
+        for tensors in ([found[name] - expected[name] for name in expected], expected.values())
+    )
+    return difference / length
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"lora_layers": "all"}, {"unet": "key_value"}, {"unet": "full"}, {"gradient_checkpointing": True}],
+    ids=["lora", "all", "key_value", "full", "checkpointing"],
+)
+def test_the_mathematics_are_the_same(cache: TrainingCache, as_on_a_gpu, changes: dict) -> None:
+    """In float32 to rounding; in bfloat16 losses to its rounding, 2^-8, and gradients to 2%."""
+    of = options(**changes)
+    expected, slopes = gradients(create(of, "float32"), cache, of)
+    for precision, of_loss, of_gradient in (("float32", 1e-6, 1e-5), ("bfloat16", 2**-8, 0.02)):
+        losses, found = gradients(as_on_a_gpu(of, precision), cache, of)
+        for name, loss in expected.items():
+            assert losses[name].dtype == torch.float32
+            assert losses[name].item() == pytest.approx(loss.item(), rel=of_loss), name
+        for learns in ("part_encoder.", "unet."):
+            of_found, of_expected = (
+                {name: slope for name, slope in some.items() if name.startswith(learns)} for some in (found, slopes)
+            )
+            assert all(slope.dtype == torch.float32 for slope in of_found.values())
+            assert apart(of_found, of_expected) < of_gradient, learns
+
+
+def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCache, as_on_a_gpu) -> None:
+    model = as_on_a_gpu(options(), "bfloat16")
+    flowing, under_autocast = {}, set()
+
+    def note(name: str, _: nn.Module, arguments: tuple, output: object) -> None:
+        under_autocast.add(torch.is_autocast_enabled("cpu"))
+        tensors = [tensor for tensor in (*arguments, output) if isinstance(tensor, torch.Tensor)]
+        flowing[name] = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+
+    networks = {"unet": model.pipeline.unet, "text_encoder": model.pipeline.text_encoder}
+    for place, network in networks.items():
+        for name, module in network.named_modules():
+            if name and not list(module.children()):
+                module.register_forward_hook(functools.partial(note, f"{place}.{name}"))
+    with AttentionCapture(model.pipeline.unet) as capture:
+        Gradient(model, capture, options(), micro_batch=2)(draw_batch(model, cache, options(), 0))
+        assert capture.maps().dtype == torch.float32
+    assert len(flowing) > 150 and under_autocast == {False}
+    assert {name for name, types in flowing.items() if types != {torch.bfloat16}} == {"unet.time_proj"}
+    assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
+
+
+def test_pictures_are_drawn_as_on_a_cpu(as_on_a_gpu) -> None:
+    """In float32 the same, in bfloat16 nearly; in the middle of a training, too."""
+    sampling = SamplingOptions(steps=2, guidance_scale=2.0, batch_size=2)
+    prompts, names = ["a photo of a [0,1] [1,2]", "a photo of a [2,0]"], ["one", "two"]
+    models = (create(options(), "float32"), as_on_a_gpu(options(), "float32"), as_on_a_gpu(options(), "bfloat16"))
+    expected, found, half = (sample_pictures(model, prompts, names, sampling, 0) for model in models)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert 0 < (half - expected).abs().mean() < 0.02
+
+
+def test_a_compiled_block_is_one_graph_for_each_shape(cache: TrainingCache, as_on_a_gpu, monkeypatch) -> None:
+    """Also for the smaller rest of a batch, and where no gradient comes in; of the compiler, the tracing alone."""
+    of = options(batch_size=3)
+    plain, compiled = (as_on_a_gpu(of, "float32") for _ in range(2))
+    kinds = set()
+    for block in plain.pipeline.unet.modules():
+        if isinstance(block, BasicTransformerBlock):
+            block.register_forward_pre_hook(
+                lambda block, arguments: kinds.add(
+                    (arguments[0].shape, arguments[0].requires_grad, type(block.attn2.processor))
+                )
+            )
+    with AttentionCapture(plain.pipeline.unet) as capture:
+        Gradient(plain, capture, of, micro_batch=2)(draw_batch(plain, cache, of, 0))
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    torch._dynamo.utils.counters.clear()
+    with AttentionCapture(compiled.pipeline.unet) as capture:
+        gradient = Gradient(compiled, capture, of, micro_batch=2)
+        compile_networks([compiled.pipeline.unet], by_block=True)
+        gradient(draw_batch(compiled, cache, of, 0))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(kinds) > 2
+    found, expected = ({n: p.grad for n, p in model.trainable().items()} for model in (compiled, plain))
+    assert apart(found, expected) < 1e-5
+
+
+def test_what_cannot_be_compiled_whole_is_told_in_one_sentence(cache: TrainingCache, as_on_a_gpu) -> None:
+    model = as_on_a_gpu(options(), "float32")
+    model.pipeline.unet.down_blocks[2].attentions[0].transformer_blocks[0].register_forward_hook(
+        lambda *_: torch._dynamo.graph_break()
+    )
+    told = r"^torch [\w.+]+ cannot compile base\.model \(.*\): give train\.compile=false\.$"
+    with AttentionCapture(model.pipeline.unet) as capture:
+        gradient = Gradient(model, capture, options(), micro_batch=2)
+        compile_networks([model.pipeline.unet], by_block=True)
+        with pytest.raises(UserError, match=told):
+            gradient(draw_batch(model, cache, options(), 0))
+
+
+def test_batches_drawn_ahead_are_those_of_their_steps(cache: TrainingCache) -> None:
+    of = options(template_probability=0.5, union_sampling=True)
+    model = create(of, "float32")
+    ahead = list(draw_ahead(model, cache, of, range(3, 8)))
+    assert len(ahead) == 5
+    for step, batch in enumerate(ahead, 3):
+        for name, tensor in vars(draw_batch(model, cache, of, step)).items():
+            assert torch.equal(getattr(batch, name), tensor), (step, name)
+    assert list(draw_ahead(model, cache, of, range(0))) == []
