@@ -20,7 +20,7 @@ SLOW = (
     *("model/test_partcraft.py", "model/test_unlike_bases.py"),
     *("export/test_round_trip.py", "export/test_folder.py", "export/test_hub.py"),
     *("test_cli.py", "test_hooks.py", "test_odd_inputs.py", "test_project.py", "test_settings.py", "test_stopping.py"),
-    "test_tracking.py",
+    *("test_tracking.py", "test_benchmarks_gpu.py"),
 )
 for name in [name for name in os.environ if name.startswith(("PARTCRAFT_", "MLFLOW_", "KEDRO_"))]:
     del os.environ[name]  # the user's own

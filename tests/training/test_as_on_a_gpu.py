@@ -160,7 +160,8 @@ def test_a_compiled_block_is_one_graph_for_each_shape(cache: TrainingCache, as_o
     assert apart(found, expected) < 1e-5
 
 
-def test_what_cannot_be_compiled_whole_is_told_in_one_sentence(cache: TrainingCache, as_on_a_gpu) -> None:
+def test_what_cannot_be_compiled_whole_is_told_in_one_sentence(cache: TrainingCache, as_on_a_gpu, monkeypatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
     model = as_on_a_gpu(options(), "float32")
     model.pipeline.unet.down_blocks[2].attentions[0].transformer_blocks[0].register_forward_hook(
         lambda *_: torch._dynamo.graph_break()

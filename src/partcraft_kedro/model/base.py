@@ -152,8 +152,8 @@ def _refuse_unlike(pipeline: Base, model: str) -> None:
 def compute_in(pipeline: Base, dtype: torch.dtype) -> None:
     """Bring the frozen weights of text encoder and U-Net to `dtype`; what learns, and the VAE, stay in float32.
 
-    To be called under `torch.autocast` where the device `uses_autocast`. The U-Net's prediction comes out in float32, so
-    that losses, guidance and the sampler's sums are not rounded; on a CPU, attention's scores are computed in float32.
+    To be called under `torch.autocast` where the device `uses_autocast`. The U-Net's prediction comes out in float32,
+    so that losses, guidance and the sampler's sums are not rounded; on a CPU, attention's scores are in float32.
     """
     unet = pipeline.unet
     for module in (unet, *text_encoders(pipeline)):
