@@ -98,9 +98,9 @@ def test_a_new_measure_is_tabulated_drawn_compared_and_registered(new, client, t
 
     tags = registered(client, tmp_path, nest(rows))
     assert {name: value for name, value in tags.items() if "sharpness" in name} == {
-        "reconstruction.sharpness": "3.0000",
-        "composition.2.sharpness": "30.0000",
-        "transfer.tail.sharpness": "30.0000",
+        "sharpness/reconstruction": "3.0000",
+        "sharpness/composition.2": "30.0000",
+        "sharpness/transfer.tail": "30.0000",
     }
 
 
@@ -159,8 +159,8 @@ def test_the_registered_adapter_has_all_that_runs_are_compared_by(client, tmp_pa
     of_pictures = dict.fromkeys([*compared, "transfer", "preservation", "leakage", "iou_found_mask"], measured)
     of_sets = {"frechet": measured, "kernel": measured, "density": measured, "coverage": {"value": None, "n": 3}}
     tree = {"reconstruction": of_pictures, "transfer": {"tail": of_pictures}, "distance": of_sets, "fid": of_sets}
-    tasks = [f"{task}.{name}" for task in ("reconstruction", "transfer.tail") for name in compared]
-    assert registered(client, tmp_path, tree) == dict.fromkeys([*tasks, "distance.frechet", "fid.frechet"], "0.2500")
+    tasks = [f"{name}/{task}" for task in ("reconstruction", "transfer.tail") for name in compared]
+    assert registered(client, tmp_path, tree) == dict.fromkeys([*tasks, "distance/frechet", "fid/frechet"], "0.2500")
 
 
 @pytest.mark.parametrize(
