@@ -133,13 +133,14 @@ class Steps:
         self._gradient = Gradient(model, AttentionCapture(model.pipeline.unet), of, micro_batch=of.batch_size)
         self._batches = draw_ahead(model, cache, of, range(of.steps))
         side = model.pipeline.unet.config.sample_size * model.pipeline.vae_scale_factor
-        self._pixels = torch.zeros(of.batch_size if encode else 0, 3, side, side, device=model.device)
+        pixels = torch.zeros(of.batch_size, 3, side, side, device=model.device)
+        self._encoded = pixels.split(4) if encode else ()
         self._vae = model.pipeline.vae
 
     def __call__(self) -> None:
         with torch.no_grad():
-            for picture in self._pixels.split(4):
-                self._vae.encode(picture)
+            for pixels in self._encoded:
+                self._vae.encode(pixels)
         self._gradient(next(self._batches))
         self._optimizer.step()
         self._optimizer.zero_grad()
