@@ -1,6 +1,7 @@
 """What a GPU computes, without autocast and compiled by blocks, on a CPU."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ def options(**changes: object) -> TrainOptions:
     return TrainOptions(**few | changes)
 
 
-def create(of: TrainOptions, precision: str) -> PartCraft:
+def create(of: TrainOptions, precision: str, base: str = "tiny", size: int | None = 64) -> PartCraft:
     """With LoRA away from its start, where half of its gradient is zero."""
     learns = of.model_dump(include={"unet", "rank", "lora_layers", "bottleneck_layers", "seed"})
-    model = PartCraft.create("tiny", "cpu", precision, size=64, variants=VARIANTS, **learns)
+    model = PartCraft.create(base, "cpu", precision, size=size, variants=VARIANTS, **learns)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.trainable().items():
         if "lora" in name:
@@ -52,11 +53,11 @@ def cache() -> TrainingCache:
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch):
     """Makes models as on a GPU."""
 
-    def make(of: TrainOptions, precision: str) -> PartCraft:
+    def make(of: TrainOptions, precision: str, *whose: object) -> PartCraft:
         with monkeypatch.context() as patched:
             for module in (base, partcraft):
                 patched.setattr(module, "uses_autocast", lambda device_type: False)
-            model = create(of, precision)
+            model = create(of, precision, *whose)
         dtype = model.pipeline.unet.dtype
         model.autocast = lambda device_type=None: torch.autocast("cpu", dtype, enabled=False)
         return model
@@ -87,10 +88,10 @@ def apart(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
     ids=["lora", "all", "key_value", "full", "checkpointing"],
 )
 def test_the_mathematics_are_the_same(cache: TrainingCache, as_on_a_gpu, changes: dict) -> None:
-    """In float32 to rounding; in bfloat16 losses to its rounding, 2^-8, and gradients to 2%."""
+    """In float32 to rounding; in bfloat16 losses to its spacing, 2^-7, and gradients to 2%."""
     of = options(**changes)
     expected, slopes = gradients(create(of, "float32"), cache, of)
-    for precision, of_loss, of_gradient in (("float32", 1e-6, 1e-5), ("bfloat16", 2**-8, 0.02)):
+    for precision, of_loss, of_gradient in (("float32", 1e-5, 1e-5), ("bfloat16", 2**-7, 0.02)):
         losses, found = gradients(as_on_a_gpu(of, precision), cache, of)
         for name, loss in expected.items():
             assert losses[name].dtype == torch.float32
@@ -101,6 +102,20 @@ def test_the_mathematics_are_the_same(cache: TrainingCache, as_on_a_gpu, changes
             )
             assert all(slope.dtype == torch.float32 for slope in of_found.values())
             assert apart(of_found, of_expected) < of_gradient, learns
+
+
+def test_sdxl_s_mathematics_are_the_same(small_xl: Path, as_on_a_gpu) -> None:
+    """It has two text encoders, is told sizes, and projects before it lays out anew."""
+    of = options()
+    latents = torch.randn(2, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0)).half()
+    maps = torch.zeros(2, 2, 4, 4, dtype=torch.uint8)
+    cache = TrainingCache([latents], [latents.abs() / 9], maps, np.array([[0, 1, 2], [1, 0, 3]]))
+    whose = str(small_xl), None
+    expected, slopes = gradients(create(of, "float32", *whose), cache, of)
+    for precision, rounding in (("float32", 1e-4), ("bfloat16", 0.03)):
+        losses, found = gradients(as_on_a_gpu(of, precision, *whose), cache, of)
+        assert losses["loss"].item() == pytest.approx(expected["loss"].item(), rel=rounding / 4)
+        assert apart(found, slopes) < rounding
 
 
 def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCache, as_on_a_gpu) -> None:
