@@ -95,7 +95,7 @@ def counted(config: dict) -> list[dict]:
         if fused is not None:
             streamline(unet, torch.bfloat16, fused=fused)
         unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
-        model = SimpleNamespace(
+        model: Any = SimpleNamespace(
             pipeline=SimpleNamespace(unet=unet),
             prompts=SimpleNamespace(tokenizers=[SimpleNamespace(model_max_length=77)], text_encoders=[None]),
             part_encoder=SimpleNamespace(part_count=PARTS),
