@@ -114,3 +114,12 @@ def test_values_of_a_grid_keep_their_blanks() -> None:
         "evaluate.part_identity": ["/my models/12", None],
         "train.rank": [2, 4],
     }
+
+
+@pytest.mark.parametrize("command", [("sweep",), ("compose",), ("catalog", "list-patterns")])
+def test_torchrun_is_for_runs_alone(monkeypatch, command: tuple[str, ...]) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    result = kedro(*command)
+    told = f"Error: torchrun is for `kedro run` alone: start `{command[-1]}` without it."
+    assert (result.exit_code, result.output.splitlines()[-1]) == (1, told)

@@ -27,12 +27,15 @@ from partcraft_kedro.exporting import export
 from partcraft_kedro.options import GROUPS
 from partcraft_kedro.project import lay_out, project_folder
 from partcraft_kedro.stopping import stoppable
+from partcraft_kedro.torchrun import follow, is_follower, is_launched, leading
 
 
 class _Commands(click.Group):
     """This project's commands and, in front of Kedro's and its plugins', the same ones that tell mistakes plainly."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if is_follower():
+            return follow
         found = super().get_command(context, name)
         for group in (*load_entry_points("project"), project_commands):
             found = found or group.get_command(context, name)
@@ -82,6 +85,8 @@ def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Conte
     # What equals the newest version of a folder is no further one.
     warnings.filterwarnings("ignore", "Save version .* did not match load version")
     try:
+        if is_launched() and context.command.callback is not run.callback:
+            raise UserError(f"torchrun is for `kedro run` alone: start `{context.info_name}` without it.")
         _refuse_unknown_names(context.params)
         _name_stages_of_nodes(context.params)
         return invoke(context)
@@ -423,7 +428,7 @@ def _tell_names(context: click.Context, formatter: click.HelpFormatter) -> None:
 
 cli.add_command(export)
 assert run.callback is not None  # what Kedro runs
-run.callback = stoppable()(run.callback)
+run.callback = stoppable()(leading()(run.callback))
 run.format_epilog = _tell_names  # type: ignore[method-assign, assignment]
 for _option in run.params:
     if _option.name == "load_versions":

@@ -31,6 +31,7 @@ from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.files import write_file
 from partcraft_kedro.options import flatten, in_words, refuse_unknown_groups
 from partcraft_kedro.project import stages_of_outputs
+from partcraft_kedro.torchrun import is_launched
 from partcraft_kedro.tracking import active_mlflow
 from partcraft_kedro.weights import resolve_base
 
@@ -52,6 +53,10 @@ class CheckHooks:
         if "params:base" in pipeline.inputs():  # hours may pass before it is loaded
             models.append(resolve_base(options["base"].model, options["base"].config))
         _do_without_hub(models)
+        if "params:train" in pipeline.inputs() and is_launched():
+            from partcraft_kedro.training.ranks import Ranks
+
+            Ranks().refuse_unequal(options["train"].batch_size)
         folder = flat.get("images.folder")
         if folder and not Path(folder).exists():
             raise UserError(f"images.folder={folder!r} is not there: name the folder that the pictures lie in.")

@@ -22,6 +22,7 @@ from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
 from partcraft_kedro.training.cache import TrainingCache, write_latents
 from partcraft_kedro.training.loop import Gradient, train
+from partcraft_kedro.training.ranks import Ranks
 from partcraft_kedro.training.step import _at_locations, draw_batch, training_loss
 
 VARIANTS = [3, 4, 4]
@@ -369,15 +370,19 @@ def test_rows_without_gradient_do_not_decay(cache: TrainingCache, tmp_path) -> N
     assert not torch.equal(before[often], after[often])
 
 
-def gradients(cache: TrainingCache, of: TrainOptions, prepare=lambda model: None) -> dict[str, torch.Tensor]:
+def gradients(
+    cache: TrainingCache, of: TrainOptions, prepare=lambda model: None, ranks: Ranks | None = None
+) -> dict[str, torch.Tensor]:
     """The gradient of one step, with LoRA away from its start, where half of it is zero."""
+    ranks = ranks or Ranks()
     model = fresh_model(of)
     prepare(model)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.trainable().values():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     with AttentionCapture(model.pipeline.unet) as capture:
-        Gradient(model, capture, of)(draw_batch(model, cache, of, 0))
+        losses = Gradient(model, capture, of)(ranks.slice_of(draw_batch(model, cache, of, 0)))
+    ranks.mean(model.trainable().values(), losses)
     return {name: parameter.grad for name, parameter in model.trainable().items()}
 
 

@@ -23,6 +23,7 @@ from partcraft_kedro.passes import as_many_as_fit, is_out_of_memory
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.compilation import compile_networks, one_sentence_if_not_compiled
 from partcraft_kedro.training.memory import choose_micro_batch
+from partcraft_kedro.training.ranks import Ranks
 from partcraft_kedro.training.step import Batch, draw_ahead, training_loss
 from partcraft_kedro.training.validation import Validation
 
@@ -43,17 +44,23 @@ def train(
 ) -> pd.DataFrame:
     """Train in place; returns the logged means, one row per `log_every` steps.
 
+    In a process group of torch.distributed all its ranks call it together, `on_log` and `on_sample` on rank 0 alone,
+    which alone writes. Each learns from an equal slice of every batch, and the gradient is that of one process but for
+    rounding.
     folder: where `checkpoint.safetensors` and `losses.csv` live; a checkpoint found there is gone on from.
     fingerprint: of everything that the result depends on; a checkpoint made with another one raises UserError.
     validation: measured whenever means are logged, on the weights that an adapter would hold then.
     on_log, on_sample: called with the number of steps done; on_log first with what was logged up to a checkpoint,
     on_sample also at a checkpoint that is gone on from. A sample that fails for want of memory, or by a UserError, is
     told and left out.
-    Raises UserError if memory does not hold one picture, or if loss, gradient or weights are no finite numbers any
-    more; no checkpoint is ever written with such.
+    Raises UserError if memory does not hold one picture, if slices cannot be equal or another rank has ended, or if
+    loss, gradient or weights are no finite numbers any more; no checkpoint is ever written with such.
     """
-    trainer = _Trainer(model.trainable(), options, folder, fingerprint)
+    ranks, learnt = Ranks(), model.trainable()
+    ranks.refuse_unequal(options.batch_size)
+    trainer = _Trainer(learnt, options, folder, fingerprint)
     first, history = trainer.resume()
+    ranks.refuse_unlike(learnt.values(), first)
     for row in history:
         on_log(row["step"], {name: value for name, value in row.items() if name != "step"})
     sums: dict[str, torch.Tensor] = {}
@@ -70,18 +77,18 @@ def train(
         sample_if_due(first)
         # A run that is gone on with splits its sums as it began.
         gradient = Gradient(model, capture, options, micro_batch=trainer.micro_batch)
-        progress = tqdm(range(first, options.steps), initial=first, total=options.steps, desc="train")
-        batches = draw_ahead(model, cache, options, range(first, options.steps))
-        for step, batch in zip(progress, batches, strict=True):
-            losses = gradient(batch)
+        steps = range(first, options.steps)
+        progress = tqdm(steps, initial=first, total=options.steps, desc="train", disable=not ranks.first)
+        for step, batch in zip(progress, draw_ahead(model, cache, options, steps), strict=True):
+            losses = ranks.mean(learnt.values(), gradient(ranks.slice_of(batch)))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value
-            trainer.micro_batch = gradient.micro_batch
             finite.add(losses["loss"], trainer.step(step))
             done = step + 1
             # A checkpoint closes the running mean, so that a resumed run logs what an unbroken one does.
             if done % options.log_every == 0 or done % options.checkpoint_every == 0 or done == options.steps:
-                finite.check()
+                if ranks.first:  # the others end with it
+                    finite.check()
                 covered = done - (history[-1]["step"] if history else 0)
                 means = {name: float(value) / covered for name, value in sums.items()}
                 sums.clear()
@@ -91,7 +98,10 @@ def train(
                         means |= validation.measure(model, capture, gradient.micro_batch)
                 history.append({"step": done, **means})
                 if done % options.checkpoint_every == 0 or done == options.steps:
-                    trainer.save(done, history)
+                    # From here on all split their slices alike, as all will that go on from this checkpoint.
+                    trainer.micro_batch = gradient.micro_batch = ranks.smallest(gradient.micro_batch)
+                    if ranks.first:
+                        trainer.save(done, history)
                 on_log(done, means)  # after the checkpoint, lest one is lost for what this may raise
             sample_if_due(done)
     trainer.end()

@@ -1,11 +1,14 @@
 """What the stages of training compute."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
+from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.evaluation.scores import score_codes
 from partcraft_kedro.files import write_file, write_folder
@@ -16,6 +19,7 @@ from partcraft_kedro.options import BaseModelOptions, SamplingOptions, TrainOpti
 from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
+from partcraft_kedro.torchrun import together
 from partcraft_kedro.training import loop
 from partcraft_kedro.training.cache import TrainingCache, write_latents
 from partcraft_kedro.training.validation import Validation
@@ -58,30 +62,17 @@ def training(
     predictor = PartPredictor.load(part_predictor, base.device)
     of_split = (prompts["split"] == "train").to_numpy()
     label_maps = load_label_maps(part_masks)
-    cache = TrainingCache.load(latents.folder, label_maps[of_split], list(prompts["code"][of_split]))
-    model = PartCraft.create(
-        base.model,
-        base.device,
-        base.precision,
-        size=base.size,
-        config=base.config,
-        variants=[len(variants) for variants in predictor.variants],
-        unet=train.unet,
-        rank=train.rank,
-        lora_layers=train.lora_layers,
-        bottleneck_layers=train.bottleneck_layers,
-        centroids=predictor.variants if train.token_start == "centroids" else None,
-        seed=train.seed,
-    )
     paths = records.set_index("id")["path"]
     shown = _some(prompts[of_split], _SAMPLES)
     real = paths[shown["id"]]
-    validation = None
     held_out = _some(prompts[prompts["split"] == "test"], _HELD_OUT)
-    if len(held_out):
+
+    def validation_of(model: PartCraft) -> Validation | None:
+        if not len(held_out):
+            return None
         files = [root / path for path in paths[held_out["id"]]]
         maps, codes = label_maps[held_out.index], list(held_out["code"])
-        validation = Validation.of_pictures(model, files, maps, codes, train, place.folder / "validation")
+        return Validation.of_pictures(model, files, maps, codes, train, place.folder / "validation")
 
     def sample(step: int, model: PartCraft) -> None:
         at_step = place.folder / "samples" / f"step_{step:06d}"
@@ -100,10 +91,19 @@ def training(
 
     for table in place.tables("samples"):
         on_samples(table)
-    history = loop.train(
-        model, cache, train, place.folder, place.fingerprint, validation=validation, on_log=on_log, on_sample=sample
+    learn = partial(
+        _learn,
+        place,
+        latents.folder,
+        label_maps[of_split],
+        list(prompts["code"][of_split]),
+        predictor.variants,
+        base,
+        train,
     )
-    facts = {**train.model_dump(exclude={"method"}), "fingerprint": place.fingerprint, "pictures": len(cache)}
+    model, history = together(learn, validation_of=validation_of, on_log=on_log, on_sample=sample)
+    pictures = int(of_split.sum())
+    facts = {**train.model_dump(exclude={"method"}), "fingerprint": place.fingerprint, "pictures": pictures}
     write_folder(place.folder / "adapter", lambda partial: model.save_adapter(partial, facts))
     write_file(losses, history.to_parquet)
     # The key holds the number of steps: nothing will ever go on from it, and it may have gigabytes.
@@ -113,3 +113,43 @@ def training(
 def _some(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """At most `count` rows, evenly spread over all."""
     return rows.iloc[:: max(1, len(rows) // count)][:count]
+
+
+def _learn(
+    place: StageRef,
+    latents: Path,
+    label_maps: np.ndarray,
+    codes: list[np.ndarray],
+    variants: list[torch.Tensor],
+    base: BaseModelOptions,
+    train: TrainOptions,
+    *,
+    validation_of: Callable[[PartCraft], Validation | None] = lambda model: None,
+    **told: Callable[..., None],
+) -> tuple[PartCraft, pd.DataFrame]:
+    """What every rank does: returns the trained model and the logged means.
+
+    latents: the folder of the training pictures' latents; validation_of, told: what `loop.train` is given on rank 0,
+    `on_log` and `on_sample`.
+    Raises UserError where the folders of data are not those of rank 0.
+    """
+    for folder in (place.folder, latents):
+        if not folder.exists():
+            raise UserError(f"There is no {folder}: let all hosts see the data folder of rank 0 under the same name.")
+    cache = TrainingCache.load(latents, label_maps, codes)
+    model = PartCraft.create(
+        base.model,
+        base.device,
+        base.precision,
+        size=base.size,
+        config=base.config,
+        variants=[len(of_part) for of_part in variants],
+        unet=train.unet,
+        rank=train.rank,
+        lora_layers=train.lora_layers,
+        bottleneck_layers=train.bottleneck_layers,
+        centroids=variants if train.token_start == "centroids" else None,
+        seed=train.seed,
+    )
+    validation = validation_of(model)
+    return model, loop.train(model, cache, train, place.folder, place.fingerprint, validation=validation, **told)
