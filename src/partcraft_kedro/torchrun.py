@@ -6,6 +6,7 @@ All but rank 0 open no catalog, take no lock, and know neither options nor MLflo
 """
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -42,7 +43,11 @@ def leading() -> Iterator[None]:
         yield
         return
     with _joined():
-        yield
+        try:
+            yield
+        except BaseException:
+            gc.freeze()  # else Python looks through millions of objects before it ends, and the others wait
+            raise
         _send(None)
 
 

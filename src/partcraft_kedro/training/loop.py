@@ -47,6 +47,7 @@ def train(
     In a process group of torch.distributed all its ranks call it together, `on_log` and `on_sample` on rank 0 alone,
     which alone writes. Each learns from an equal slice of every batch, and the gradient is that of one process but for
     rounding.
+
     folder: where `checkpoint.safetensors` and `losses.csv` live; a checkpoint found there is gone on from.
     fingerprint: of everything that the result depends on; a checkpoint made with another one raises UserError.
     validation: measured whenever means are logged, on the weights that an adapter would hold then.
@@ -72,14 +73,15 @@ def train(
             with trainer.averaged():
                 _sample(done, model, on_sample)
 
-    with AttentionCapture(model.pipeline.unet) as capture:
+    steps = range(first, options.steps)
+    drawn = contextlib.closing(draw_ahead(model, cache, options, steps))
+    with AttentionCapture(model.pipeline.unet) as capture, drawn as batches:
         # It may have been broken off between that checkpoint and its sample.
         sample_if_due(first)
         # A run that is gone on with splits its sums as it began.
         gradient = Gradient(model, capture, options, micro_batch=trainer.micro_batch)
-        steps = range(first, options.steps)
         progress = tqdm(steps, initial=first, total=options.steps, desc="train", disable=not ranks.first)
-        for step, batch in zip(progress, draw_ahead(model, cache, options, steps), strict=True):
+        for step, batch in zip(progress, batches, strict=True):
             losses = ranks.mean(learnt.values(), gradient(ranks.slice_of(batch)))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value

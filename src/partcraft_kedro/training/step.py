@@ -1,6 +1,6 @@
 """One training step: L = L_ldm + λ_attn · L_attn."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -49,7 +49,9 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
     return _draw(model, cache, options, step).to(model.device)
 
 
-def draw_ahead(model: PartCraft, cache: TrainingCache, options: TrainOptions, steps: Iterable[int]) -> Iterator[Batch]:
+def draw_ahead(
+    model: PartCraft, cache: TrainingCache, options: TrainOptions, steps: Iterable[int]
+) -> Generator[Batch, None, None]:
     """The batches of steps, as `draw_batch` gives them: a thread draws the next one while one is worked on."""
     with ThreadPoolExecutor(1) as thread:
         ahead = None
