@@ -156,11 +156,14 @@ class FeaturesOptions(Options):
     """Dense features."""
 
     model: Annotated[Model, Weights("feature_extractor", "features.model", by_name_too=True)] = "tiny"
-    """`tiny`, a local folder, or a hub id of DINOv2's architecture, with registers or without."""
+    """`tiny`, a local folder, or a hub id of DINOv2's or DINOv3's architecture, with registers or without."""
     layer: PositiveInt | None = None
     """The block whose hidden state is taken, from 1; none: the last (the authors' code)."""
     final_norm: bool = False
     """Whether the model's final LayerNorm is applied to it (the authors' code: no)."""
+    size: PositiveInt | None = None
+    """Side of the pictures in pixels; none: as the model's image processor has it (the authors' code: 224, which makes
+    16×16 patches of DINOv2). 448 makes 32×32, and four to five times the work."""
     mirrored: bool = False
     """Whether to average with the features of the mirror image: parts that know nothing of left and right."""
     batch_size: PositiveInt = 32

@@ -61,8 +61,8 @@ def test_features_that_are_not_finite_are_refused_by_model_and_picture(extractor
     whole = extractor.network.encoder.forward
     seen = []
 
-    def overflowing(*arguments):
-        output = whole(*arguments)
+    def overflowing(*arguments, **options):
+        output = whole(*arguments, **options)
         seen.append(len(output.last_hidden_state))
         if len(seen) == 2:
             output.last_hidden_state[1, 3, 5] = value

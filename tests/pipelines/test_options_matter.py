@@ -24,7 +24,7 @@ CHANGED = {
         "test_fraction": 0.5,
         "seed": 5,
     },
-    "features": {"model": "<folder>", "layer": 1, "final_norm": True, "mirrored": True, "shard_size": 5},
+    "features": {"model": "<folder>", "layer": 1, "final_norm": True, "size": 64, "mirrored": True, "shard_size": 5},
     "parts": {
         "discovery": "centred",
         "names": "<names>",

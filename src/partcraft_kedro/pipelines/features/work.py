@@ -16,7 +16,7 @@ def extraction(
 ) -> dict[str, Any]:
     """Writes shards; returns how many pictures they are of, their grid and width, and what `FeatureExtractor` was
     given."""
-    given = features.model_dump(include={"model", "layer", "final_norm", "mirrored"})
+    given = features.model_dump(include={"model", "layer", "final_norm", "size", "mirrored"})
     extractor = FeatureExtractor(**given, device=device)
     sizes = features.model_dump(include={"batch_size", "shard_size"})
     write_shards(extractor, [root / path for path in records["path"]], place.folder, **sizes)
