@@ -175,9 +175,10 @@ class FeaturesOptions(Options):
 class PartsOptions(Options):
     """Part discovery: three tiers of cosine k-means."""
 
-    discovery: Literal["plain", "centred", "published"] = "plain"
-    """What tier 2 compares: `plain` features; `centred` on each picture's foreground and blurred; or the `published`
-    recipe: 100 pictures, and a constant vector in the place of the background (the authors' code)."""
+    discovery: Literal["plain", "centred", "trimmed", "published"] = "plain"
+    """What tier 2 compares: `plain` features; `centred` on each picture's foreground and blurred; the same on a
+    foreground `trimmed` of perches and the like; or the `published` recipe: 100 pictures, and a constant vector in the
+    place of the background (the authors' code)."""
     parts: int = Field(5, ge=1, le=254)
     """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs); fewer if there are fewer patches."""
     variants: PositiveInt = 256
@@ -188,6 +189,8 @@ class PartsOptions(Options):
     """Lloyd iterations at most."""
     min_patches: PositiveInt = 2
     """A part that covers fewer patches of a picture counts as absent there."""
+    min_pictures: PositiveInt = 1
+    """A variant that fewer training pictures show is given up, and these go to the next nearest."""
     names: Annotated[Place | None, Silent()] = None
     """A YAML file that names parts, `1: head`; none: by keypoints or masks where there are any, else by number."""
     seed: NonNegativeInt = 0

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from partcraft_kedro.parts.discovery import fit_part_predictor
+from partcraft_kedro.parts.discovery import _without_rare, fit_part_predictor
 from partcraft_kedro.parts.predictor import ABSENT
 from partcraft_kedro.randomness import numpy_generator
 
@@ -14,6 +14,7 @@ OPTIONS = {
     "n_init": 4,
     "max_iter": 50,
     "min_patches": 2,
+    "min_pictures": 1,
     "seed": 0,
 }
 
@@ -134,3 +135,51 @@ def test_centring_finds_parts_in_species_that_differ_more_than_their_parts(plant
     )
     assert score(discover([moved], discovery="plain", n_init=1)) < 0.5
     assert score(discover([moved], discovery="centred", n_init=1)) > 0.6
+
+
+def with_perches(planted, pictures):
+    """In some pictures the bottom row is foreground too, of a direction that no part has."""
+    features = torch.cat([planted.features, torch.zeros(*planted.features.shape[:2], 1)], -1).unflatten(1, (8, 8))
+    features[:pictures, -1] = 0
+    features[:pictures, -1, :, 1] = 2  # the scene's direction of foreground
+    features[:pictures, -1, :, -1] = 2
+    return features.flatten(1, 2)
+
+
+def test_trimmed_a_perch_that_some_pictures_show_is_background(plant):
+    planted = plant(pictures=40)
+    features = with_perches(planted, 24)
+    assert (discover([features], discovery="centred").label_maps(features)[:24, -1] > 0).all()
+    labels = discover([features], discovery="trimmed").label_maps(features)
+    assert (labels[:24, -1] == 0).all()
+    assert (labels[planted.labels > 0] > 0).mean() > 0.9
+    again = discover(features.split(7), discovery="trimmed").label_maps(features)
+    assert ((labels > 0) == (again > 0)).mean() > 0.99
+
+
+def test_trimmed_what_nearly_all_pictures_show_stays_a_part(plant):
+    features = with_perches(plant(pictures=40), 38)
+    predictor = discover([features], discovery="trimmed")
+    assert predictor.trial is None
+    centred = discover([features], discovery="centred")
+    assert np.array_equal(predictor.label_maps(features), centred.label_maps(features))
+
+
+def test_a_variant_of_too_few_pictures_is_given_up_and_these_go_to_the_next_nearest():
+    variants = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.8, 0.6]])
+    means = variants[[0, 0, 0, 0, 1, 1, 2]]
+    assert _without_rare(variants, means, 1).tolist() == variants.tolist()
+    for least in (2, 3):  # the third's picture makes three of the second's two
+        assert _without_rare(variants, means, least).tolist() == variants[:2].tolist()
+    assert _without_rare(variants, means, 4).tolist() == variants[:1].tolist()
+    assert len(_without_rare(variants, means, 8)) == 1
+
+
+def test_a_fitted_variant_has_as_many_pictures_as_asked_for(plant):
+    planted = plant()
+    for least, most in ((1, 12), (4, 11)):
+        predictor = discover([planted.features], variants=12, min_pictures=least)
+        _, codes = predict(predictor, planted.features)
+        for m, variants in enumerate(predictor.variants):
+            assert np.bincount(codes[:, m], minlength=len(variants)).min() >= least
+            assert len(variants) <= most

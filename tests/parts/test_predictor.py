@@ -6,7 +6,15 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.parts.predictor import ABSENT, PartPredictor, foreground_of, masks_of, part_means, part_points
+from partcraft_kedro.parts.predictor import (
+    ABSENT,
+    PartPredictor,
+    foreground_of,
+    masks_of,
+    part_means,
+    part_points,
+    trim,
+)
 
 ROOT = 0.5**0.5
 BACKGROUND, FIRST, SECOND = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
@@ -42,6 +50,23 @@ def test_label_maps_and_codes_by_hand(predictor):
     assert predictor.codes_of(FEATURES, labels)[0].tolist() == [[0, 0, 0], [0, ABSENT, ABSENT]]
     predictor.min_patches = 2
     assert predictor.codes_of(FEATURES, labels)[0].tolist() == [[ABSENT, 0, ABSENT], [0, ABSENT, ABSENT]]
+
+
+def test_trimmed_label_maps_are_of_what_a_trial_leaves(tmp_path):
+    """Four patches of foreground, two and two alike; the first centroid of the trial takes two of them away."""
+    features = torch.tensor([[[0.0, 5, 1], [0, 5, 1], [0, 5, -1], [0, 5, -1]]])
+    foreground = foreground_of(features, torch.tensor([BACKGROUND, FIRST]))
+    points = part_points(features, foreground, "trimmed")[0]
+    trial = torch.stack([points[3], points[0]])
+    assert trim(features, foreground, trial).tolist() == [[True, True, False, False]]
+    assert trim(features, foreground, None).all()
+    predictor = PartPredictor(
+        torch.tensor([BACKGROUND, FIRST]), torch.tensor([FIRST]), [torch.tensor([BACKGROUND]), torch.tensor([FIRST])],
+        trial=trial, discovery="trimmed", features={}, min_patches=1,
+    )  # fmt: skip
+    assert predictor.label_maps(features).tolist() == [[[1, 1], [0, 0]]]
+    predictor.save(tmp_path)
+    assert PartPredictor.load(tmp_path).label_maps(features).tolist() == [[[1, 1], [0, 0]]]
 
 
 def test_the_code_is_that_of_the_mean_feature(predictor):
@@ -132,17 +157,20 @@ def test_plain_and_published_points_by_hand():
     torch.testing.assert_close(published, torch.tensor([[[0.6, 0.8], [-ROOT, -ROOT]]]))
 
 
-def test_centred_points_against_scipy_s_filter():
+@pytest.mark.parametrize(("side", "deviation", "radius"), [(8, 1, 3), (16, 1, 3), (32, 2**0.5, 4)])
+def test_centred_points_against_scipy_s_filter(side, deviation, radius):
     """Standardised over the foreground, then a Gaussian with nothing beyond the foreground's edge."""
     rng = np.random.default_rng(0)
-    features = rng.standard_normal((2, 64, 5)).astype(np.float32)
-    foreground = rng.random((2, 64)) < 0.6
+    features = rng.standard_normal((2, side**2, 5)).astype(np.float32)
+    foreground = rng.random((2, side**2)) < 0.6
     found = part_points(torch.from_numpy(features), torch.from_numpy(foreground), "centred").numpy()
     for picture, inside, points in zip(features, foreground, found, strict=True):
         unit = picture / np.linalg.norm(picture, axis=1, keepdims=True)
         spread = unit[inside].std(0)
         standard = np.where(inside[:, None], (unit - unit[inside].mean(0)) / (spread + spread.mean()), 0)
-        blurred = gaussian_filter(standard.reshape(8, 8, 5), 1, mode="constant", radius=3, axes=(0, 1)).reshape(64, 5)
+        blurred = gaussian_filter(
+            standard.reshape(side, side, 5), deviation, mode="constant", radius=radius, axes=(0, 1)
+        ).reshape(-1, 5)
         expected = blurred / np.linalg.norm(blurred, axis=1, keepdims=True)
         np.testing.assert_allclose(points[inside], expected[inside], atol=1e-4)
 

@@ -32,6 +32,7 @@ CHANGED = {
         "variants": 3,
         "max_iter": 1,
         "min_patches": 9,
+        "min_pictures": 9,
         "seed": 3,
     },
     "train": {

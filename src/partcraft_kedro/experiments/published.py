@@ -50,6 +50,7 @@ PAPER_OPTIONS = {
     "features.layer": None,
     "features.mirrored": False,
     "parts.discovery": "published",
+    "parts.min_pictures": 1,
     "parts.variants": 256,
     "train.batch_size": 2,
     "train.learning_rate": 1e-4,

@@ -6,13 +6,15 @@ Nothing here sees a label. Pictures without foreground, or without background, t
 from collections.abc import Iterable, Iterator
 
 import torch
+import torch.nn.functional as F
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.parts.kmeans import cosine_kmeans
-from partcraft_kedro.parts.predictor import PartPredictor, foreground_of, part_means, part_points
+from partcraft_kedro.parts.predictor import PartPredictor, foreground_of, part_means, part_points, trim
 from partcraft_kedro.randomness import numpy_generator
 
 _PUBLISHED_PICTURES = 100  # that the authors' code fits tiers 1 and 2 on
+_SHOWN_IN = 0.9  # of all pictures: what shows in as many is no background, wherever it lies
 
 
 def fit_part_predictor(
@@ -24,14 +26,16 @@ def fit_part_predictor(
     n_init: int,
     max_iter: int,
     min_patches: int,
+    min_pictures: int,
     seed: int,
     extractor: dict,
 ) -> PartPredictor:
     """Fit a predictor. `features` can be gone through many times, (pictures, patches, width) a step.
 
-    discovery: `plain`, `centred` or `published`, see `part_points`; parts: M, at most; variants: K, at most, for each
-    part and the background; n_init and max_iter: of k-means; min_patches: a part smaller than this counts as
-    absent; extractor: what `FeatureExtractor` takes to make these features.
+    discovery: `plain`, `centred`, `trimmed` or `published`, see `part_points`; parts: M, at most; variants: K, at most,
+    for each part and the background; n_init and max_iter: of k-means; min_patches: a part smaller than this counts as
+    absent; min_pictures: a variant of fewer is given up; extractor: what `FeatureExtractor` takes to make these
+    features.
     Raises UserError if no patch of any picture is foreground, as of pictures of one colour.
     """
     options = {"n_init": n_init, "max_iter": max_iter, "seed": seed}
@@ -39,23 +43,27 @@ def fit_part_predictor(
     scene = cosine_kmeans(lambda: (chunk.flatten(0, 1) for chunk in fitted), 2, purpose="scene", **options)
     scene = _background_first(scene, fitted)
 
-    def points() -> Iterator[torch.Tensor]:
+    def points(trial: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
         for chunk in fitted:
-            foreground = foreground_of(chunk, scene)
+            foreground = trim(chunk, foreground_of(chunk, scene), trial)
             of_chunk = part_points(chunk, foreground, discovery)
             yield of_chunk.flatten(0, 1) if discovery == "published" else of_chunk[foreground]
 
     if not any(foreground_of(chunk, scene).any() for chunk in fitted):
         raise UserError("The training pictures show nothing but background: parts are found in pictures of something.")
+    trial = None
+    if discovery == "trimmed":
+        trial = cosine_kmeans(points, parts + 1, purpose="trial", **options)
+        trial = _outskirts_first(trial, fitted, scene, min_patches)
     if discovery == "published":  # one cluster more, which the constant background takes
         part_centroids = cosine_kmeans(points, parts + 1, purpose="parts", **options)
         constant = part_centroids.sum(-1).argmin()
         part_centroids = part_centroids[torch.arange(len(part_centroids)) != constant]
     else:
-        part_centroids = cosine_kmeans(points, parts, purpose="parts", **options)
+        part_centroids = cosine_kmeans(lambda: points(trial), parts, purpose="parts", **options)
     parts = len(part_centroids)  # fewer than asked for where there are fewer patches
     predictor = PartPredictor(
-        scene, part_centroids, [], discovery=discovery, features=extractor, min_patches=min_patches
+        scene, part_centroids, [], trial=trial, discovery=discovery, features=extractor, min_patches=min_patches
     )
 
     means_of_parts: list[list[torch.Tensor]] = [[] for _ in range(parts + 1)]
@@ -67,7 +75,8 @@ def fit_part_predictor(
     def variants_of(m: int, means: torch.Tensor) -> torch.Tensor:
         if not len(means):  # a part that never reaches min_patches still needs a code for codes to index
             means = scene[:1] if m == 0 else part_centroids[m - 1 : m]
-        return cosine_kmeans(lambda: [means], variants, purpose=f"variants {m}", **options)
+        found = cosine_kmeans(lambda: [means], variants, purpose=f"variants {m}", **options)
+        return _without_rare(found, F.normalize(means.float(), dim=-1), min_pictures)
 
     predictor.variants.extend(variants_of(m, torch.cat(of_part)) for m, of_part in enumerate(means_of_parts))
     return predictor
@@ -102,3 +111,42 @@ def _background_first(scene: torch.Tensor, features: Iterable[torch.Tensor]) -> 
         ring = torch.cat([second[:, 0], second[:, -1], second[:, 1:-1, 0], second[:, 1:-1, -1]], dim=1).mean()
         excess += torch.stack([centre - ring, ring - centre]) * len(chunk)
     return scene if excess[0] > 0 else scene.flip(0)
+
+
+def _outskirts_first(
+    trial: torch.Tensor, features: Iterable[torch.Tensor], scene: torch.Tensor, min_patches: int
+) -> torch.Tensor | None:
+    """Order the centroids of a trial fit so that the one which is background comes first; None if none of them is.
+
+    It is the one with the largest share of its patches in the outermost ring, unless nine of ten pictures show it: legs
+    reach the border where an animal fills the frame, but most pictures show them; the same perch, few.
+    """
+    patches, at_border, shown = torch.zeros(3, len(trial))
+    pictures = 0
+    for chunk in features:
+        foreground = foreground_of(chunk, scene)
+        nearest = (part_points(chunk, foreground, "trimmed") @ trial.T).argmax(-1)
+        members = F.one_hot(nearest, len(trial)) * foreground[..., None]  # (n, patch, cluster)
+        side = round(members.shape[1] ** 0.5)
+        inner = members.unflatten(1, (side, side))[:, 1:-1, 1:-1].sum((0, 1, 2))
+        patches += members.sum((0, 1))
+        at_border += members.sum((0, 1)) - inner
+        shown += (members.sum(1) >= min_patches).sum(0)
+        pictures += len(chunk)
+    first = int((at_border / patches.clamp(min=1)).argmax())
+    if patches[first] == patches.sum() or shown[first] >= _SHOWN_IN * pictures:
+        return None
+    return torch.cat([trial[first:], trial[:first]])
+
+
+def _without_rare(variants: torch.Tensor, means: torch.Tensor, min_pictures: int) -> torch.Tensor:
+    """Give up the rarest variant until each has `min_pictures` of the unit means, (pictures, width); one stays."""
+    likeness = means @ variants.T
+    kept = torch.ones(len(variants), dtype=torch.bool)
+    while kept.sum() > 1:
+        counts = likeness.where(kept, -torch.inf).argmax(-1).bincount(minlength=len(variants))
+        rarest = int(counts.where(kept, len(means) + 1).argmin())
+        if counts[rarest] >= min_pictures:
+            break
+        kept[rarest] = False
+    return variants[kept]

@@ -23,6 +23,7 @@ class PartPredictor:
     """The three tiers of centroids, and the features they were fitted on.
 
     scene: (2, width), background first; parts: (M, width); variants: M+1 tensors (K_m, width), background first;
+    trial: (n, width) that `trim` takes, or None;
     discovery: what tier 2 compares, see `part_points`; features: what `FeatureExtractor` takes;
     min_patches: a smaller part counts as absent; device: where the extractor computes.
     All centroids have unit length: every comparison is a cosine.
@@ -34,12 +35,14 @@ class PartPredictor:
         parts: torch.Tensor,
         variants: list[torch.Tensor],
         *,
+        trial: torch.Tensor | None = None,
         discovery: str,
         features: dict,
         min_patches: int,
         device: str = "auto",
     ):
         self.scene = scene
+        self.trial = trial
         self.parts = parts
         self.variants = variants
         self.discovery = discovery
@@ -71,7 +74,7 @@ class PartPredictor:
 
     def label_maps(self, features: torch.Tensor) -> np.ndarray:
         """Tiers 1 and 2: (n, patches, width) → (n, grid, grid) uint8, 0 the background, 1..M the parts."""
-        foreground = foreground_of(features, self.scene)
+        foreground = trim(features, foreground_of(features, self.scene), self.trial)
         points = part_points(features, foreground, self.discovery)
         labels = torch.where(foreground, (points @ self.parts.T).argmax(-1) + 1, 0)
         side = round(labels.shape[1] ** 0.5)
@@ -119,6 +122,8 @@ class PartPredictor:
         """Write `centroids.safetensors` and `part_predictor.json`."""
         tensors = {f"variants.{m}": variants for m, variants in enumerate(self.variants)}
         tensors |= {"scene": self.scene, "parts": self.parts}
+        if self.trial is not None:
+            tensors["trial"] = self.trial
         save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "centroids.safetensors")
         settings = {
             "discovery": self.discovery,
@@ -135,7 +140,7 @@ class PartPredictor:
         try:
             settings = json.loads((folder / "part_predictor.json").read_text())
             tensors = load_file(folder / "centroids.safetensors")
-            scene, parts = tensors.pop("scene"), tensors.pop("parts")
+            scene, parts, trial = tensors.pop("scene"), tensors.pop("parts"), tensors.pop("trial", None)
             variants = [tensors.pop(f"variants.{m}") for m in range(settings["parts"] + 1)]
             if tensors:
                 raise ValueError(f"{min(tensors)} is left over")
@@ -143,6 +148,7 @@ class PartPredictor:
                 scene,
                 parts,
                 variants,
+                trial=trial,
                 discovery=settings["discovery"],
                 features=settings["features"],
                 min_patches=settings["min_patches"],
@@ -159,6 +165,14 @@ def foreground_of(features: torch.Tensor, scene: torch.Tensor) -> torch.Tensor:
     return (F.normalize(features.float(), dim=-1) @ scene.T).argmax(-1) == 1
 
 
+def trim(features: torch.Tensor, foreground: torch.Tensor, trial: torch.Tensor | None) -> torch.Tensor:
+    """The foreground, (n, patches) bool, without the patches that are nearest to the first centroid of a trial fit of
+    parts on it, such as perches; unchanged without one."""
+    if trial is None:
+        return foreground
+    return foreground & ((part_points(features, foreground, "trimmed") @ trial.T).argmax(-1) != 0)
+
+
 def part_points(features: torch.Tensor, foreground: torch.Tensor, discovery: str) -> torch.Tensor:
     """What tier 2 compares: (n, patches, width) features and (n, patches) foreground → unit vectors.
 
@@ -167,6 +181,7 @@ def part_points(features: torch.Tensor, foreground: torch.Tensor, discovery: str
     `centred`: the features standardised over the picture's foreground, then blurred within it. The first takes away
     what the whole animal shares, such as its species, and leaves what differs between its parts; the second uses that
     parts are connected. docs/discovery.md measures both.
+    `trimmed`: as `centred`, on a foreground from which `trim` has taken what is background after all.
     `published`: the authors' recipe, which replaces the background's features by a constant vector of -1.
     """
     points = F.normalize(features.float(), dim=-1)
@@ -184,11 +199,15 @@ def part_points(features: torch.Tensor, foreground: torch.Tensor, discovery: str
 
 
 def _blur(values: torch.Tensor) -> torch.Tensor:
-    """A Gaussian of one patch's standard deviation, nothing beyond three: (n, patches, width) → the same."""
+    """A Gaussian, nothing beyond three standard deviations: (n, patches, width) → the same.
+
+    Of one patch on 16×16, √2 on 32×32 (docs/discovery.md), and never less than one.
+    """
     side = round(values.shape[1] ** 0.5)
-    distance = (torch.arange(side)[:, None] - torch.arange(side)).float()
+    deviation = max(side / 16, 1) ** 0.5
+    distance = (torch.arange(side)[:, None] - torch.arange(side)).float() / deviation
     weights = torch.exp(-distance.square() / 2).where(distance.abs() <= 3, 0.0)
-    weights = weights / torch.exp(-torch.arange(-3.0, 4.0).square() / 2).sum()
+    weights = weights / (deviation * (2 * torch.pi) ** 0.5)
     by_row = weights @ values.unflatten(1, (side, side)).flatten(2)  # (n, row, column · width)
     by_both = weights @ by_row.unflatten(2, (side, -1))  # (n, row, column, width)
     return by_both.flatten(1, 2)

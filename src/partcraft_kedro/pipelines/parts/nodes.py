@@ -16,8 +16,8 @@ from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
 _WORK = "partcraft_kedro.pipelines.parts.work"
-DISCOVERY = Stage("discovery", "05_model_input", version=3, work=f"{_WORK}.discovery")
-LABELLING = Stage("labels", "05_model_input", version=3, work=f"{_WORK}.labelling")
+DISCOVERY = Stage("discovery", "05_model_input", version=4, work=f"{_WORK}.discovery")
+LABELLING = Stage("labels", "05_model_input", version=4, work=f"{_WORK}.labelling")
 SCORING = Stage("part_scores", "05_model_input", version=1, work=f"{_WORK}.scoring")
 _SHOWN = 256  # pixels of a picture that crops are cut from
 _LARGE = 512  # pixels of one that is shown whole
