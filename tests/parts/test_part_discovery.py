@@ -137,11 +137,12 @@ def test_centring_finds_parts_in_species_that_differ_more_than_their_parts(plant
     assert score(discover([moved], discovery="centred", n_init=1)) > 0.6
 
 
-def with_perches(planted, pictures):
-    """In some pictures the bottom row is foreground too, of a direction that no part has."""
+def with_perches(planted, pictures, background=0.5):
+    """In some pictures the bottom row is foreground too, a little like background, of a direction that no part has."""
     features = torch.cat([planted.features, torch.zeros(*planted.features.shape[:2], 1)], -1).unflatten(1, (8, 8))
     features[:pictures, -1] = 0
-    features[:pictures, -1, :, 1] = 2  # the scene's direction of foreground
+    features[:pictures, -1, :, 0] = background
+    features[:pictures, -1, :, 1] = 2  # the scene's direction of foreground; the one before is the background's
     features[:pictures, -1, :, -1] = 2
     return features.flatten(1, 2)
 
@@ -157,8 +158,9 @@ def test_trimmed_a_perch_that_some_pictures_show_is_background(plant):
     assert ((labels > 0) == (again > 0)).mean() > 0.99
 
 
-def test_trimmed_what_nearly_all_pictures_show_stays_a_part(plant):
-    features = with_perches(plant(pictures=40), 38)
+@pytest.mark.parametrize(("pictures", "background"), [(38, 0.5), (24, -1.5)])
+def test_trimmed_what_nearly_all_pictures_show_or_is_least_like_background_stays_a_part(plant, pictures, background):
+    features = with_perches(plant(pictures=40), pictures, background)
     predictor = discover([features], discovery="trimmed")
     assert predictor.trial is None
     centred = discover([features], discovery="centred")

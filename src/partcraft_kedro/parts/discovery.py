@@ -118,23 +118,26 @@ def _outskirts_first(
 ) -> torch.Tensor | None:
     """Order the centroids of a trial fit so that the one which is background comes first; None if none of them is.
 
-    It is the one with the largest share of its patches in the outermost ring, unless nine of ten pictures show it: legs
-    reach the border where an animal fills the frame, but most pictures show them; the same perch, few.
+    Three signs must agree: it has the largest share of its patches in the outermost ring; they are nearer to the
+    scene's background than any other's; and fewer than nine of ten pictures show it. Where an animal fills the frame,
+    its ears may lie at the border, or its legs be like the ground.
     """
-    patches, at_border, shown = torch.zeros(3, len(trial))
+    patches, at_border, likeness, shown = torch.zeros(4, len(trial))
     pictures = 0
     for chunk in features:
         foreground = foreground_of(chunk, scene)
         nearest = (part_points(chunk, foreground, "trimmed") @ trial.T).argmax(-1)
-        members = F.one_hot(nearest, len(trial)) * foreground[..., None]  # (n, patch, cluster)
+        members = F.one_hot(nearest, len(trial)).float() * foreground[..., None]  # (n, patch, cluster)
         side = round(members.shape[1] ** 0.5)
-        inner = members.unflatten(1, (side, side))[:, 1:-1, 1:-1].sum((0, 1, 2))
-        patches += members.sum((0, 1))
-        at_border += members.sum((0, 1)) - inner
+        of_chunk = members.sum((0, 1))
+        patches += of_chunk
+        at_border += of_chunk - members.unflatten(1, (side, side))[:, 1:-1, 1:-1].sum((0, 1, 2))
+        likeness += torch.einsum("npk,np->k", members, F.normalize(chunk, dim=-1) @ (scene[0] - scene[1]))
         shown += (members.sum(1) >= min_patches).sum(0)
         pictures += len(chunk)
-    first = int((at_border / patches.clamp(min=1)).argmax())
-    if patches[first] == patches.sum() or shown[first] >= _SHOWN_IN * pictures:
+    first = int((at_border / patches).nan_to_num().argmax())
+    likest = int((likeness / patches).nan_to_num(-torch.inf).argmax())
+    if first != likest or patches[first] == patches.sum() or shown[first] >= _SHOWN_IN * pictures:
         return None
     return torch.cat([trial[first:], trial[:first]])
 
