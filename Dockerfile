@@ -1,6 +1,8 @@
-# PartCraft for a processor, or for CUDA GPUs:
-#   docker build --tag partcraft .
-#   docker build --tag partcraft:cuda --build-arg DEVICE=cuda .
+# PartCraft for CUDA GPUs, or for a processor:
+#   docker build --tag partcraft:cuda .
+#   docker build --tag partcraft --build-arg TORCH_INDEX=<address> .
+# The address is that of PyTorch's wheels for CPUs, on its page of how to install it. The wheels for Linux that come
+# without it bring CUDA with them, and are five times as large.
 # The demo is its check, on drawn creatures, with nothing to download:
 #   docker run --rm partcraft
 FROM python:3.11-slim-bookworm
@@ -11,13 +13,10 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 
-ARG DEVICE=cpu
+ARG TORCH_INDEX=""
 WORKDIR /source
 COPY constraints.txt ./
-# PyTorch's wheels for Linux bring CUDA with them; those without are a fifth of their size, and kept elsewhere.
-RUN if [ "$DEVICE" = cpu ]; then \
-        pip install --no-cache-dir --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch; \
-    fi
+RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 COPY . .
 RUN pip install --no-cache-dir --constraint constraints.txt '.[app]'
 
