@@ -155,6 +155,9 @@ def test_at_another_size_the_grid_is_another(kind, pictures, tmp_path, in_float3
     extractor = FeatureExtractor(str(folder), final_norm=True, size=64)
     assert (extractor.size, extractor.grid) == (64, 8)
     torch.testing.assert_close(extractor(larger), expected, atol=1e-5, rtol=1e-5)
+    assert FeatureExtractor(str(folder), size=39)(larger).shape[1] == 16
+    with pytest.raises(UserError, match=r"^features\.size=7 is too small: .* has patches of 8 pixels"):
+        FeatureExtractor(str(folder), size=7)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ class FeatureExtractor:
     mirrored: whether to average with the features of the mirror image, mirrored back: features then know nothing of
     left and right, and a mirrored picture has the mirrored features. Twice the work.
     Float16 on a GPU; on a CPU bfloat16 where it computes in it, else float32.
-    Raises UserError if the model cannot be loaded, is neither DINOv2 nor DINOv3, or has no such layer.
+    Raises UserError if the model cannot be loaded, is neither DINOv2 nor DINOv3, or has no such layer; or if
+    size is less than a patch.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class FeatureExtractor:
         self._mean = torch.tensor(processor.image_mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(processor.image_std, device=device).view(3, 1, 1)
         self.size = size or own["height"]  # pixels, both ways
-        self.grid = self.size // self.network.config.patch_size  # patches, both ways
+        self.grid = self.size // (patch := network.config.patch_size)  # patches, both ways
+        if not self.grid:
+            raise UserError(f"features.size={size} is too small: {model!r} has patches of {patch} pixels.")
         self.width = self.network.config.hidden_size
         self._before_patches = 1 + getattr(self.network.config, "num_register_tokens", 0)  # tokens
 
