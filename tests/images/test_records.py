@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.images.decoding import load_picture, load_pictures
+from partcraft_kedro.images.decoding import load_picture, load_pictures, map_by_threads
 from partcraft_kedro.images.records import examine_pictures, hash_pictures
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -115,3 +115,8 @@ def test_broken_pictures_are_set_aside_with_their_reason(tmp_path, halves):
     assert [name in reason for name, reason in zip(quarantine["path"], quarantine["reason"], strict=True)] == [True] * 2
     with pytest.raises(UserError, match=r"2 of 4 pictures are broken.*max_broken_share=0\.49.*b\.png"):
         examine_pictures(records, tmp_path, worst=0.49)
+
+
+def test_threads_answer_in_turn_however_many_items_there_are():
+    items = pd.Series(range(10_000))
+    assert list(map_by_threads(lambda i: i + 1, items)) == list(range(1, 10_001))

@@ -6,14 +6,13 @@ their pose, photographs a box and keypoints where the publisher gives them.
 """
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.images.decoding import decode
+from partcraft_kedro.images.decoding import decode, map_by_threads
 
 _HANDFUL = 5  # broken pictures that stop no run as long as most are good, whatever their share
 
@@ -28,8 +27,7 @@ def hash_pictures(records: pd.DataFrame, data_folder: Path) -> pd.Series:
         except OSError:
             return None
 
-    with ThreadPoolExecutor() as pool:
-        return pd.Series(list(pool.map(digest, records["path"])), index=records.index, dtype=object)
+    return pd.Series(list(map_by_threads(digest, records["path"])), index=records.index, dtype=object)
 
 
 def examine_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -47,9 +45,8 @@ def examine_pictures(records: pd.DataFrame, data_folder: Path, worst: float) -> 
         except UserError as error:
             return 0, 0, str(error)
 
-    with ThreadPoolExecutor() as pool:
-        examined = tqdm(pool.map(examine, records["path"]), total=len(records), desc="check pictures", leave=False)
-        seen = pd.DataFrame(list(examined), columns=["width", "height", "reason"], index=records.index)
+    examined = tqdm(map_by_threads(examine, records["path"]), total=len(records), desc="check pictures", leave=False)
+    seen = pd.DataFrame(list(examined), columns=["width", "height", "reason"], index=records.index)
     broken = seen["reason"].notna()
     few = min(_HANDFUL, (len(records) - 1) // 2) if worst else 0
     if broken.all() or broken.sum() > max(worst * len(records), few):
