@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -176,3 +177,36 @@ def test_a_folder_is_whole_or_absent_and_replaces_the_old_one(tmp_path):
     write_folder(path, lambda partial: (partial / "new").touch())
     assert [file.name for file in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_s_fingerprint_is_that_of_its_json_in_whatever_blocks_it_is_made(monkeypatch) -> None:
+    rows = range(25)
+    table = pd.DataFrame(
+        {
+            "id": [f'a"],"data":[é{i}😀' for i in rows],
+            "part": [None, 1 / 3, np.nan, 2.0, 1e-20] * 5,
+            "code": [np.arange(3) + i for i in rows],
+        }
+    )
+    tables = (table, table.iloc[:0], table[table.index % 2 == 0], table.set_index("id"), table[["id"]])
+    expected = [fingerprint_of(each.to_json(orient="split", double_precision=15)) for each in tables]
+    assert len(set(expected)) == len(tables)
+    for size in (1, 7, 10_000):
+        monkeypatch.setattr(files, "_ROWS", size)
+        assert [fingerprint_of(each) for each in tables] == expected
+
+
+def test_two_workers_that_write_one_file_do_not_meet(tmp_path, monkeypatch) -> None:
+    """One that was given up, and is not dead, must not rename what another is still writing."""
+    path = tmp_path / "shard.txt"
+
+    def write_beside(partial: Path) -> None:
+        partial.write_text("half")
+        monkeypatch.setenv(files.OWN_PARTIALS, "-other")
+        write_file(path, lambda of_other: of_other.write_text("whole"))
+        assert (partial.read_text(), path.read_text()) == ("half", "whole")
+        partial.write_text("whole")
+
+    monkeypatch.setenv(files.OWN_PARTIALS, "-one")
+    write_file(path, write_beside)
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("shard.txt", "whole")]

@@ -23,6 +23,7 @@ from kedro.pipeline import Pipeline
 from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from partcraft_kedro.compute import Engine
 from partcraft_kedro.console import print_discovery, print_scores
 from partcraft_kedro.datasets import FolderDataset, ReadsItsOwn
 from partcraft_kedro.datasets.own import path_of
@@ -60,6 +61,8 @@ class CheckHooks:
         folder = flat.get("images.folder")
         if folder and not Path(folder).exists():
             raise UserError(f"images.folder={folder!r} is not there: name the folder that the pictures lie in.")
+        if "params:compute" in pipeline.inputs():
+            Engine(options["compute"], options["base"].device, catalog.load("params:stages").root).check()
 
 
 def options_of(pipeline: Pipeline, options: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,9 @@ class Selection:
         self._options, self._names = options, names
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._names:
+        if name.startswith("_"):  # which pickle asks for before there are any
+            raise AttributeError(name)
+        if name not in self._names:
             raise AttributeError(f"{name} is none of the options {', '.join(self._names)} that were passed on")
         return getattr(self._options, name)
 
@@ -342,6 +344,15 @@ class EvaluateOptions(Options):
     """Of the bootstrap, the floor's random pictures, and the figures' examples."""
 
 
+class ComputeOptions(Options):
+    """On which machines pictures are worked on one by one: features, latents, generated pictures and their scores."""
+
+    engine: Annotated[Literal["local", "ray"], Silent()] = "local"
+    """`local`: this process; `ray`: a worker on each GPU of a Ray cluster or, where it has none, on each machine."""
+    address: Annotated[str | None, Silent()] = None
+    """The cluster's, `host:port`; none: that of RAY_ADDRESS, else a Ray of this machine alone is started."""
+
+
 class SweepOptions(Options):
     """A grid of runs."""
 
@@ -388,6 +399,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "train": TrainOptions,
     "generate": GenerateOptions,
     "evaluate": EvaluateOptions,
+    "compute": ComputeOptions,
     "pretrain": PretrainOptions,
 }
 """All options, by their names in conf/ and after `--params`."""

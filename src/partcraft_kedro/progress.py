@@ -69,7 +69,7 @@ class ProgressHooks:
         kept = [stage for stage, key in self._keys.items() if self._ledger.keeps(key)]
         coming = [stage for stage in self._keys if stage not in kept]
         computes = any("params:base" in node.inputs for stage in coming for node in self._nodes[stage])
-        where = describe(options["base"]) if computes else ""
+        where = describe(options["base"], options["compute"]) if computes else ""
         for line in plan_of(self._stages.dataset, where, kept, coming, self._ledger.seconds):
             click.echo(line)
 
@@ -147,8 +147,10 @@ def plan_of(dataset: str, where: str, kept: list[str], coming: list[str], second
     return [", ".join(filter(None, [f"PartCraft: {dataset}", where])), "; ".join(parts)]
 
 
-def describe(base: Any) -> str:
-    """Where models compute, and in what."""
+def describe(base: Any, compute: Any) -> str:
+    """Where models compute, and in what. Of a cluster's machines this one knows nothing, and takes no GPU from them."""
+    if compute.engine == "ray":
+        return "on Ray"
     import torch
 
     from partcraft_kedro.devices import compute_type, resolve_device

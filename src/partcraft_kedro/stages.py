@@ -165,4 +165,6 @@ class Workfolder:
 
     def finish(self, summary: dict[str, Any] | None = None) -> None:
         """Declare the folder complete."""
+        for partial in self.folder.rglob(".*.partial-*"):  # of workers that were lost, see `OWN_PARTIALS`
+            partial.unlink(missing_ok=True)
         write_json(self.folder / "finished.json", summary or {})

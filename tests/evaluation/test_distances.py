@@ -1,6 +1,7 @@
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,9 @@ from partcraft_kedro.evaluation.distances import (
     frechet_distance,
     judge_embedder,
     kernel_distance,
+    load_embedded,
+    reference_of,
+    write_embedded,
 )
 from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.images.tensors import to_unit
@@ -204,3 +208,29 @@ def test_dinov2_embeds_by_the_mean_over_patches(vit_folder, pictures):
 def test_embedders_see_pictures_in_0_to_1(tmp_path):
     white = on_disk(np.full((1, 4, 4, 3), 255, np.uint8), tmp_path)
     assert embed_pictures(Embedder("brightest", 3, lambda batch: batch.amax((2, 3))), white, 4).tolist() == [[1, 1, 1]]
+
+
+def test_features_in_shards_are_those_of_all_pictures(pictures, tmp_path, monkeypatch):
+    """Some of them made before, and in two runs of them; the embedder's name goes with them."""
+    monkeypatch.setattr("partcraft_kedro.evaluation.distances.SHARD", 32)
+    embedder = judge_embedder(Judge.load(TINY / "judge" / "judge.safetensors"))
+    paths = on_disk(pictures, tmp_path)
+    write_embedded(embedder, paths[32:], 128, tmp_path / "shards", first=32)
+    (last,) = (tmp_path / "shards").iterdir()
+    stamp = last.stat().st_mtime_ns
+    write_embedded(embedder, paths, 128, tmp_path / "shards")
+    assert last.stat().st_mtime_ns == stamp
+    found, name = load_embedded(tmp_path / "shards")
+    assert name == "judge, 96 numbers"
+    np.testing.assert_array_equal(found, embed_pictures(embedder, paths, 128))
+
+
+def test_of_very_many_real_pictures_some_are_compared_with(monkeypatch):
+    monkeypatch.setattr("partcraft_kedro.evaluation.distances._MOST_REAL", 6)
+    paths = pd.Series([f"{i}.png" for i in range(9)], index=range(10, 19))
+    every, told = reference_of(paths[:6], seed=1)
+    assert every.equals(paths[:6]) and told == "all real pictures"
+    some, told = reference_of(paths, seed=1)
+    assert told == "6 of 9 real pictures, chosen at random"
+    assert len(some) == 6 and some.is_monotonic_increasing and set(some) < set(paths)
+    assert some.equals(reference_of(paths, seed=1)[0]) and not some.equals(reference_of(paths, seed=2)[0])

@@ -97,6 +97,8 @@ ELSEWHERE = {
     "train.compile",
     "generate.sampling.scheduler",  # test_sampling.py: tiny's own sampler is DPM-Solver++
     "evaluate.inception",  # test_inception.py: weights of 90 MB
+    "compute.engine",  # tests/compute: results are the same
+    "compute.address",
     *(f"pretrain.{name}" for name in options.PretrainOptions.model_fields),  # hours
 }
 

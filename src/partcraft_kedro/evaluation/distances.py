@@ -5,23 +5,31 @@ Each is measured on features of some network, by an `Embedder`, and only where t
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import comb
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.drawn.judge import Judge
 from partcraft_kedro.evaluation.inception import Inception
+from partcraft_kedro.files import read_file, write_file
 from partcraft_kedro.images.decoding import load_ahead
 from partcraft_kedro.images.tensors import to_unit
+from partcraft_kedro.randomness import numpy_generator
 
 NEIGHBOURS = 5  # of density and coverage, as in Naeem et al. (2020)
 # The kernel distance is unbiased from two pictures on, but two samples of one distribution, n pictures each, differ
 # by 2.8 / n of the centred kernel's standard deviation: 6% at 50.
 LEAST_FOR_KERNEL = 50
+SHARD = 1024  # pictures whose features are a file
+_MOST_REAL = 50_000
 _BATCH = 32
 _ROWS = 512
 
@@ -133,6 +141,35 @@ def embed_pictures(embedder: Embedder, paths: Sequence[Path], size: int) -> np.n
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     decoded = tqdm(load_ahead(batches, size), total=len(batches), desc="embed pictures", unit="batch")
     return torch.cat([torch.empty(0, embedder.width), *(embedder(to_unit(batch)) for batch in decoded)]).numpy()
+
+
+def reference_of(paths: pd.Series, seed: int) -> tuple[pd.Series, str]:
+    """The real pictures to compare with, and what they are in words: all, or a random choice of 50,000, as is usual for
+    FID. Every pair of pictures is compared: ten million would take years."""
+    if len(paths) <= _MOST_REAL:
+        return paths, "all real pictures"
+    chosen = numpy_generator(seed, "reference").permutation(len(paths))[:_MOST_REAL]
+    return paths.iloc[np.sort(chosen)], f"{_MOST_REAL:,} of {len(paths):,} real pictures, chosen at random"
+
+
+def write_embedded(embedder: Embedder, paths: Sequence[Path], size: int, folder: Path, first: int = 0) -> None:
+    """`embed_pictures` into `folder`, in shards; those that are there are kept.
+
+    first: the number of the first picture, if these are some of all, a multiple of `SHARD`.
+    """
+    for start in range(0, len(paths), SHARD):
+        shard = folder / f"{first + start:07d}.safetensors"
+        if not shard.exists():
+            features = {"features": embed_pictures(embedder, paths[start : start + SHARD], size)}
+            write_file(shard, partial(save_file, features, metadata={"embedder": embedder.name}))
+
+
+def load_embedded(folder: Path) -> tuple[np.ndarray, str]:
+    """What `write_embedded` wrote, (n, width) float32, and the embedder's name."""
+    shards = sorted(folder.glob("*.safetensors"))
+    with safe_open(shards[0], "np") as shard:
+        name = shard.metadata()["embedder"]
+    return np.concatenate([read_file(shard, load_file)["features"] for shard in shards]), name
 
 
 def compare(real: np.ndarray, generated: np.ndarray, *, features: str, reference: str) -> dict[str, dict]:

@@ -26,6 +26,7 @@ from partcraft_kedro.parts.predictor import ABSENT, PartPredictor
 from partcraft_kedro.randomness import numpy_generator
 
 BATCH = 32
+_OF_PARTS = "of_parts/"  # columns that are no picture's
 
 
 @torch.inference_mode()
@@ -75,6 +76,19 @@ class Scored:
         means = {name: mean_of_known(values, axis=1) for name, values in of_parts.items()}
         return Scored(self.table.join(table).assign(**means), {**self.of_parts, **of_parts})
 
+    def as_table(self, plan: pd.DataFrame) -> pd.DataFrame:
+        """All that the plan does not say, in one table with its index."""
+        of_parts = {f"{_OF_PARTS}{name}": list(values) for name, values in self.of_parts.items()}
+        return self.table.drop(columns=plan.columns).assign(**of_parts).set_index(plan.index)
+
+    @classmethod
+    def of_tables(cls, plan: pd.DataFrame, tables: Sequence[pd.DataFrame]) -> "Scored":
+        """The inverse, from the tables of all pieces of a plan."""
+        rows = plan.join(pd.concat(tables))
+        names = [name for name in rows if name.startswith(_OF_PARTS)]
+        of_parts = {name.removeprefix(_OF_PARTS): np.stack(rows[name]) for name in names}
+        return cls(rows.drop(columns=names), of_parts)
+
 
 def score_plan(
     plan: pd.DataFrame,
@@ -98,6 +112,7 @@ def score_plan(
     `label_map`, where its parts are, (grid · grid,); with a truth `seen`, the looks of its parts, None where one does
     not show; and measures × {"", _ceiling, _floor}: of `score_codes`, of `Swaps`, of regions, and of `Truth.score`.
     """
+    plan = plan.reset_index(drop=True)
     codes = np.stack(plan["code"])
     labels = codes.shape[1]
     paths = [generated_folder / f"{name}.png" for name in plan["id"]]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
@@ -22,19 +23,21 @@ def write_shards(
     *,
     batch_size: int,
     shard_size: int,
+    first: int = 0,
 ) -> None:
     """Extract features of `paths`, `shard_size` pictures to a file; finished files are kept.
 
-    Threads decode the next batch while this one computes.
+    Threads decode the next batch while this one computes. first: the number of the first picture, if these are some of
+    all, a multiple of `shard_size`.
     Raises UserError naming a picture that cannot be decoded.
     """
     starts = range(0, len(paths), shard_size)
-    missing = {start: folder / f"features-{start:07d}.safetensors" for start in starts}
+    missing = {start: folder / f"features-{first + start:07d}.safetensors" for start in starts}
     missing = {start: shard for start, shard in missing.items() if not shard.exists()}
     batches = {
         start: [
-            paths[first : min(first + batch_size, start + shard_size)]
-            for first in range(start, min(start + shard_size, len(paths)), batch_size)
+            paths[begin : min(begin + batch_size, start + shard_size)]
+            for begin in range(start, min(start + shard_size, len(paths)), batch_size)
         ]
         for start in missing
     }
@@ -59,6 +62,13 @@ def _finite(features: torch.Tensor, paths: Sequence[Path], model: str) -> torch.
             "or, on a GPU, try base.device=cpu."
         )
     return features
+
+
+def shape_of(folder: Path) -> tuple[int, int]:
+    """Patches of a picture and width of the features that a folder of shards holds."""
+    with safe_open(next(folder.glob("features-*.safetensors")), "pt") as shard:
+        _, patches, width = shard.get_slice("features").get_shape()
+    return patches, width
 
 
 class FeatureShards:

@@ -16,7 +16,7 @@ from partcraft_kedro.files import read_file, write_file
 from partcraft_kedro.images.decoding import load_ahead
 from partcraft_kedro.images.tensors import to_vae
 
-_SHARD = 32  # pictures a file
+SHARD = 32  # pictures a file
 _BATCH = 4  # pictures given to the VAE at once: more are slower on a CPU
 
 
@@ -61,15 +61,16 @@ class TrainingCache:
 
 
 @torch.inference_mode()
-def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: Path) -> None:
+def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: Path, first: int = 0) -> None:
     """Encode pictures in both flips, in shards; those that are there are kept.
 
+    first: the number of the first picture, if these are some of all, a multiple of `SHARD`.
     Raises UserError if one is encoded to values beyond float16's.
     """
-    starts = range(0, len(paths), _SHARD)
-    shards = {start: folder / f"latents-{start:07d}.safetensors" for start in starts}
+    starts = range(0, len(paths), SHARD)
+    shards = {start: folder / f"latents-{first + start:07d}.safetensors" for start in starts}
     missing = {start: shard for start, shard in shards.items() if not shard.exists()}
-    decoded = load_ahead([paths[start : start + _SHARD] for start in missing], size)
+    decoded = load_ahead([paths[start : start + SHARD] for start in missing], size)
     progress = tqdm(missing.values(), total=len(shards), initial=len(shards) - len(missing), desc="cache latents")
     for shard, pictures in zip(progress, decoded, strict=True):
         mean, std = [], []

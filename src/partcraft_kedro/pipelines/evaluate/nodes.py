@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from partcraft_kedro.compute import Engine
 from partcraft_kedro.evaluation.measures import PART, nest, tabulate
 from partcraft_kedro.files import read_file
-from partcraft_kedro.options import BaseModelOptions, EvaluateOptions, FeaturesOptions
+from partcraft_kedro.options import BaseModelOptions, ComputeOptions, EvaluateOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 from partcraft_kedro.weights import TINY
 
@@ -24,26 +25,25 @@ def score_pictures(
     base: BaseModelOptions,
     features: FeaturesOptions,
     evaluate: EvaluateOptions,
+    compute: ComputeOptions,
     stages: Stages,
 ) -> tuple[pd.DataFrame, dict]:
     """Score every generated picture, with ceiling and floor; returns a row for each picture, and under `scores` the
     score table's rows."""
-    scored = stages.run(
-        SCORING,
-        {
-            "plan": picture_plan,
-            "pictures": generated_pictures,
-            "records": records,
-            "part_predictor": part_predictor,
-            "part_masks": part_masks,
-            "matching": discovery_scores["matching"],
-            "judge": TINY / "judge",
-            "base": base.only("model", "config", "size", "device"),
-            "features": features.only("model"),
-            "evaluate": evaluate,
-        },
-        {"root": stages.root},
-    )
+    seen = {
+        "plan": picture_plan,
+        "pictures": generated_pictures,
+        "records": records,
+        "part_predictor": part_predictor,
+        "part_masks": part_masks,
+        "matching": discovery_scores["matching"],
+        "judge": TINY / "judge",
+        "base": base.only("model", "config", "size", "device"),
+        "features": features.only("model"),
+        "evaluate": evaluate,
+    }
+    with Engine(compute, base.device, stages.root) as engine:
+        scored = stages.run(SCORING, seen, {"engine": engine})
     summary = read_file(scored.folder / "summary.json", lambda path: json.loads(path.read_text()))
     return scored.table("scores"), summary
 

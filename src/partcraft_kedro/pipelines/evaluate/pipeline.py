@@ -20,6 +20,7 @@ def create_pipeline() -> Pipeline:
                     "params:base",
                     "params:features",
                     "params:evaluate",
+                    "params:compute",
                     "params:stages",
                 ],
                 ["scores", "generation_scores"],

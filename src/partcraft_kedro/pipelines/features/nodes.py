@@ -2,15 +2,16 @@
 
 import pandas as pd
 
-from partcraft_kedro.options import BaseModelOptions, FeaturesOptions
+from partcraft_kedro.compute import Engine
+from partcraft_kedro.options import BaseModelOptions, ComputeOptions, FeaturesOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
 EXTRACTION = Stage("features", "04_feature", version=3, work="partcraft_kedro.pipelines.features.work.extraction")
 
 
 def extract_features(
-    records: pd.DataFrame, features: FeaturesOptions, base: BaseModelOptions, stages: Stages
+    records: pd.DataFrame, features: FeaturesOptions, base: BaseModelOptions, compute: ComputeOptions, stages: Stages
 ) -> StageRef:
     """Features of every picture, in shards."""
-    where = {"device": base.device, "root": stages.root}
-    return stages.run(EXTRACTION, {"records": records, "features": features}, where)
+    with Engine(compute, base.device, stages.root) as engine:
+        return stages.run(EXTRACTION, {"records": records, "features": features}, {"engine": engine})

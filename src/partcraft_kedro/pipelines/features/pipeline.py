@@ -10,7 +10,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 extract_features,
-                ["records", "params:features", "params:base", "params:stages"],
+                ["records", "params:features", "params:base", "params:compute", "params:stages"],
                 "features",
                 name="extract_features",
             )

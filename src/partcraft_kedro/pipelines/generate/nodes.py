@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from partcraft_kedro.compute import Engine
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.plan import make_plan
-from partcraft_kedro.options import BaseModelOptions, GenerateOptions
+from partcraft_kedro.options import BaseModelOptions, ComputeOptions, GenerateOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
 GENERATION = Stage("pictures", "07_model_output", version=6, work="partcraft_kedro.pipelines.generate.work.generation")
@@ -53,8 +54,11 @@ def generate_pictures(
     part_predictor: Path,
     base: BaseModelOptions,
     generate: GenerateOptions,
+    compute: ComputeOptions,
     stages: Stages,
 ) -> StageRef:
     """Sample every planned picture."""
     seen = {"plan": picture_plan, "adapter": adapter, "part_predictor": part_predictor, "base": base}
-    return stages.run(GENERATION, {**seen, "sampling": generate.sampling, "seed": generate.seed})
+    seen |= {"sampling": generate.sampling, "seed": generate.seed}
+    with Engine(compute, base.device, stages.root) as engine:
+        return stages.run(GENERATION, seen, {"engine": engine})

@@ -11,7 +11,15 @@ def create_pipeline() -> Pipeline:
             Node(plan_pictures, ["prompts", "part_names", "params:generate"], "picture_plan", name="plan_pictures"),
             Node(
                 generate_pictures,
-                ["picture_plan", "adapter", "part_predictor", "params:base", "params:generate", "params:stages"],
+                [
+                    "picture_plan",
+                    "adapter",
+                    "part_predictor",
+                    "params:base",
+                    "params:generate",
+                    "params:compute",
+                    "params:stages",
+                ],
                 "generated_pictures",
                 name="generate_pictures",
             ),

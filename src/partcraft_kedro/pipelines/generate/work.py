@@ -1,9 +1,11 @@
 """What the stage of generation computes."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from partcraft_kedro.compute import Engine, Work
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.files import fingerprint_of
 from partcraft_kedro.generation.sampling import Sampler, write_pictures
@@ -22,8 +24,16 @@ def generation(
     base: BaseModelOptions,
     sampling: SamplingOptions,
     seed: int,
+    engine: Engine,
 ) -> None:
     """Writes `<id>.png` of every planned picture, with its recipe inside, and `looked/<id>.png`."""
+    open_work = partial(_open, adapter, part_predictor, base, sampling, seed, place.folder)
+    engine.map(open_work, plan[["id", "prompt", "noise"]], sampling.batch_size, "sample pictures")
+
+
+def _open(
+    adapter: Path, part_predictor: Path, base: BaseModelOptions, sampling: SamplingOptions, seed: int, folder: Path
+) -> Work:
     model = PartCraft.load(adapter, base.device, base.precision, base.model, base.config)
     predictor = PartPredictor.load(part_predictor, base.device)
     of_adapter = model.settings["variants"]
@@ -34,6 +44,10 @@ def generation(
             f"part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the predictor's "
             "version that belongs to it."
         )
-    sampler = Sampler(model, sampling, seed)
-    prompts, names, noises = (list(plan[column]) for column in ("prompt", "id", "noise"))
-    write_pictures(sampler, prompts, names, noises, fingerprint_of(adapter), place.folder)
+    sampler, version = Sampler(model, sampling, seed), fingerprint_of(adapter)
+
+    def work(plan: pd.DataFrame, first: int) -> None:
+        prompts, names, noises = (list(plan[column]) for column in ("prompt", "id", "noise"))
+        write_pictures(sampler, prompts, names, noises, version, folder)
+
+    return work

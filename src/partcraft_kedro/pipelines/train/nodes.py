@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from partcraft_kedro import tracking
+from partcraft_kedro.compute import Engine
 from partcraft_kedro.evaluation.measures import names_with
-from partcraft_kedro.options import BaseModelOptions, GenerateOptions, TrainOptions
+from partcraft_kedro.options import BaseModelOptions, ComputeOptions, GenerateOptions, TrainOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
 _WORK = "partcraft_kedro.pipelines.train.work"
@@ -15,10 +16,11 @@ CACHING = Stage("latents", "05_model_input", version=2, work=f"{_WORK}.caching")
 TRAINING = Stage("training", "06_models", version=8, work=f"{_WORK}.training")
 
 
-def cache_latents(records: pd.DataFrame, base: BaseModelOptions, stages: Stages) -> StageRef:
+def cache_latents(records: pd.DataFrame, base: BaseModelOptions, compute: ComputeOptions, stages: Stages) -> StageRef:
     """The training pictures as the VAE encodes them, in both flips."""
     seen = {"records": records, "base": base.only("model", "config", "size", "device")}
-    return stages.run(CACHING, seen, {"root": stages.root})
+    with Engine(compute, base.device, stages.root) as engine:
+        return stages.run(CACHING, seen, {"engine": engine})
 
 
 def train_adapter(

@@ -8,7 +8,12 @@ from partcraft_kedro.pipelines.train.nodes import cache_latents, train_adapter
 def create_pipeline() -> Pipeline:
     return Pipeline(
         [
-            Node(cache_latents, ["records", "params:base", "params:stages"], "latents", name="cache_latents"),
+            Node(
+                cache_latents,
+                ["records", "params:base", "params:compute", "params:stages"],
+                "latents",
+                name="cache_latents",
+            ),
             Node(
                 train_adapter,
                 [

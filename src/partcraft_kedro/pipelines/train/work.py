@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from partcraft_kedro.compute import Engine, Work
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.evaluation.scores import score_codes
@@ -21,18 +22,27 @@ from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.stages import StageRef
 from partcraft_kedro.torchrun import together
 from partcraft_kedro.training import loop
-from partcraft_kedro.training.cache import TrainingCache, write_latents
+from partcraft_kedro.training.cache import SHARD, TrainingCache, write_latents
 from partcraft_kedro.training.validation import Validation
 
 _SAMPLES = 8  # pictures sampled while training
 _HELD_OUT = 8  # pictures whose losses are measured while training
 
 
-def caching(place: StageRef, *, records: pd.DataFrame, base: BaseModelOptions, root: Path) -> None:
+def caching(place: StageRef, *, records: pd.DataFrame, base: BaseModelOptions, engine: Engine) -> None:
     """Encodes the training pictures with the VAE, in both flips."""
+    open_work = partial(_open_caching, base, engine.root, place.folder)
+    paths = records["path"][records["split"] == "train"]
+    engine.map(open_work, paths, SHARD, "cache latents")
+
+
+def _open_caching(base: BaseModelOptions, root: Path, folder: Path) -> Work:
     pipeline = load_base(base.model, base.device, base.size, base.config)
-    paths = [root / path for path in records["path"][records["split"] == "train"]]
-    write_latents(pipeline.vae, paths, picture_size(pipeline), place.folder)
+
+    def work(paths: pd.Series, first: int) -> None:
+        write_latents(pipeline.vae, [root / path for path in paths], picture_size(pipeline), folder, first)
+
+    return work
 
 
 def training(
