@@ -308,6 +308,17 @@ def _seeds(context: click.Context, parameter: click.Parameter, given: str | None
     return [int(seed) for seed in seeds]
 
 
+def _share(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, int] | None:
+    """`3/8` as (3, 8)."""
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", given)
+    share, of = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= share <= of:
+        raise click.BadParameter(f"{given!r} is not of the form 3/8", context, parameter)
+    return share, of
+
+
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def new(folder: Path) -> None:
@@ -324,9 +335,16 @@ def new(folder: Path) -> None:
 @click.option("--grid", "-g", multiple=True, callback=_grid, help="An option's values: train.rank=2,4,8. Repeatable.")
 @click.option("--seeds", callback=_seeds, help="Values of train.seed, 0,1,2 unless conf/ says otherwise.")
 @click.option("--parallel", type=click.IntRange(min=1), help="Points at once; default: one on each GPU, else one.")
+@click.option("--only", callback=_share, help="A share of the points: 3/8 is the third of eight, for job arrays.")
 @stoppable()
 def sweep(
-    names: tuple[str, ...], env: str | None, params: dict, grid: dict, seeds: list[int], parallel: int | None
+    names: tuple[str, ...],
+    env: str | None,
+    params: dict,
+    grid: dict,
+    seeds: list[int],
+    parallel: int | None,
+    only: tuple[int, int] | None,
 ) -> None:
     """Run a grid of options and seeds, and report on it.
 
@@ -334,7 +352,8 @@ def sweep(
     Fig. 5), methods, break_a_scene. With --grid, the name of a sweep of your own.
 
     Points that are done are not run again: a sweep that was killed, or had points that failed, goes on by the same
-    command. Every point is a child of one MLflow run.
+    command. Every point is a child of one MLflow run. Several commands may run one sweep at once, each point is run by
+    one of them; with --only each takes its share.
     """
     from partcraft_kedro.console import print_sweep
     from partcraft_kedro.sweeps.plan import plan_sweep
@@ -349,9 +368,12 @@ def sweep(
     failures = []
     for plan in plans:
         try:
-            folder = run_sweep(plan, parallel)
+            folder = run_sweep(plan, parallel, only)
         except UserError as error:  # the next sweep does not depend on this one
             failures.append(str(error))
+            continue
+        if folder is None:
+            click.echo(f"{plan.name}: this share is done; the report is made with the last one.")
             continue
         print_sweep(folder)
         click.echo(f"Tables, figures, and the run behind each number: {folder / 'experiments.html'}")

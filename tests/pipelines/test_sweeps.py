@@ -12,8 +12,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from partcraft_kedro.options import SweepOptions
+from partcraft_kedro.sweeps.book import Book
 from partcraft_kedro.sweeps.grid import points_of
-from partcraft_kedro.sweeps.run import _gpus
+from partcraft_kedro.sweeps.processes import Command, Process
+from partcraft_kedro.sweeps.run import _gpus, shared_outputs
 from partcraft_kedro.weights import TINY
 
 SWEEPS = "08_reporting/test/sweeps"
@@ -37,6 +39,31 @@ def test_a_grid_has_every_combination_with_every_seed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("varied", "shared"),
+    [
+        (["train.rank"], ["prompts", "latents"]),
+        (["train.rank", "base.size"], ["prompts"]),
+        (["parts.parts"], ["features", "latents"]),
+        (["features.layer", "parts.parts"], ["records", "latents"]),
+        (["images.seed"], []),
+    ],
+)
+def test_what_no_option_of_the_grid_changes_is_shared(varied: list[str], shared: list[str]) -> None:
+    assert shared_outputs(SweepOptions(grid={option: [1, 2] for option in varied})) == shared
+
+
+def test_a_point_is_run_by_one_command_alone(tmp_path) -> None:
+    (tmp_path / "stage.json").write_text(
+        json.dumps({"stage": "ranks", "seen": {"sweep": {"grid": {"train.rank": [2]}}, "points": {}}})
+    )
+    (point, *_), book = points_of(SweepOptions(grid={"train.rank": [2]})), Book(tmp_path)
+    one, other = (Process(point, book, Command(None, {}, ""), tracker=None) for _ in range(2))
+    assert one.take() and not other.take()
+    one.let_go()
+    assert other.take() and not one.take()
+
+
+@pytest.mark.parametrize(
     ("device", "gpus"), [("auto", ["0", "3"]), ("cuda", ["0", "3"]), ("cuda:1", []), ("cpu", []), ("mps", [])]
 )
 def test_points_are_spread_over_gpus_unless_the_user_chose_one(device, gpus, monkeypatch) -> None:
@@ -56,7 +83,7 @@ def table(project, folder: str) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, finished):
     """A sweep of two points, killed when the first was done, beside another sweep that was left alone; then gone on
-    with."""
+    with, by two commands at once that have half of it each."""
     project = type(finished)(tmp_path_factory.mktemp("swept"))
     ranks = project.start("--grid=train.rank=2", "--seeds=0", command="sweep")
     weights = ("attention_weight", "--seeds=0", "--grid=train.attention_weight=0.1,0.01")
@@ -66,8 +93,11 @@ def swept(tmp_path_factory, finished):
     output, _ = ranks.communicate(timeout=600)
     assert ranks.returncode == 0, output
     before = books(project)
-    code, output = project.run(*weights, "--parallel=2", command="sweep")
+    first_half = project.start(*weights, "--only=1/2", command="sweep")
+    code, output = project.run(*weights, "--only=2/2", command="sweep")
     assert code == 0, output
+    told, _ = first_half.communicate(timeout=600)  # its point was done before
+    assert first_half.returncode == 0 and "the report is made with the last one" in told, told
     return project, before, books(project), output
 
 
@@ -203,6 +233,8 @@ def test_without_a_sweep_the_report_says_how_to_run_one(project) -> None:
         (["--grid=train.rank=2", "--grid=train.rank=4"], "twice"),
         (["attention_weight", "atention_weight"], "There is no sweep 'atention_weight'"),
         (["--seeds=one"], "'one' is not of the form"),
+        (["--only=9/8"], "'9/8' is not of the form 3/8"),
+        (["--params=compute.engine=ray"], "mlflow.db is a database of one machine: start `mlflow server"),
         (["one", "two", "--grid=train.rank=2"], "one name"),
         (["../one", "--grid=train.rank=2"], "'../one' is no name"),
     ],

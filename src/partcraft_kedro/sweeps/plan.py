@@ -39,8 +39,11 @@ class Plan:
         return ", ".join([self.name, *(in_words(*option) for option in flatten(self.parameters).items())])[:250]
 
     def key(self) -> dict[str, Any]:
-        """What the sweep is: every option of every point."""
-        points = {point.name: flatten(options) for point, options in zip(self.points, self.options, strict=True)}
+        """What the sweep is: every option of every point, wherever it is run."""
+        points = {
+            point.name: flatten({name: group for name, group in options.items() if name != "compute"})
+            for point, options in zip(self.points, self.options, strict=True)
+        }
         seen = {"env": self.env, "sweep": self.sweep.model_dump(mode="json"), "points": points}
         return {"stage": self.name, "version": 1, "seen": seen}
 
@@ -49,8 +52,8 @@ def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | No
     """Find and check a sweep.
 
     grid: options and their values; empty: the sweep called `name` in conf/. seeds: empty: the sweep's own.
-    Raises UserError if there is no such sweep, if an option does not exist or has a wrong value, or if two points are
-    the same.
+    Raises UserError if there is no such sweep, if an option does not exist or has a wrong value, if two points are the
+    same, or if MLflow is not to be reached from Ray's machines.
     """
     session = KedroSession.create(env=env, runtime_params=parameters)
     with session:
@@ -63,6 +66,8 @@ def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | No
         points = points_of(sweep)
         raw = context.config_loader["parameters"]
         options = [_check(raw, point) for point in points]
+        if options[0]["compute"].engine == "ray":
+            _refuse_database(context.mlflow.server.mlflow_tracking_uri)  # type: ignore[attr-defined]  # as below
         folder = context.catalog.load("params:stages").layer("08_reporting") / "sweeps"
     for i, point in enumerate(points):
         for j in range(i):
@@ -70,6 +75,15 @@ def plan_sweep(name: str, grid: dict[str, list], seeds: list[int], env: str | No
                 raise UserError(f"Points of the sweep repeat each other: {points[j].name} and {point.name}.")
     experiment = context.mlflow.open_experiment()  # type: ignore[attr-defined]  # FlatMlflowHook puts it there
     return Plan(name, sweep, env, parameters, points, options, experiment, folder)
+
+
+def _refuse_database(address: str) -> None:
+    """Raise UserError unless machines can all tell MLflow of their points."""
+    if not address.startswith(("http://", "https://", "databricks")):
+        raise UserError(
+            f"A sweep on Ray's machines needs a server of MLflow's, and {address} is a database of one machine: start "
+            "`mlflow server --host 0.0.0.0` and give its address, MLFLOW_TRACKING_URI=http://…"
+        )
 
 
 def _find_sweep(context: KedroContext, name: str) -> SweepOptions:

@@ -32,17 +32,16 @@ class Tracker:
         self._client.log_param(self.run_id, "grid.seeds", str(book.sweep.seeds))
         book.write_run(self.run_id)
 
-    def forget_unfinished(self) -> None:
-        """Delete the runs of attempts that were killed or failed: their points are run again."""
-        done = {facts["run_id"] for _, facts in self._book.points_done()}
-        query = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
-        for run in self._client.search_runs([self._experiment], query, max_results=10_000):
-            if run.info.run_id not in done:
-                self._client.delete_run(run.info.run_id)
+    def forget(self, point: Point) -> None:
+        """Delete the runs of attempts at a point that were killed or failed: it is run again."""
+        query = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.point = '{point.name}'"
+        for run in self._client.search_runs([self._experiment], query):
+            self._client.delete_run(run.info.run_id)
 
     def begin(self, point: Point) -> str:
         """A child run for a point; returns its id."""
         tags = {"mlflow.parentRunId": self.run_id, "sweep": self._book.name, "setting": point.setting}
+        tags |= {"point": point.name}
         return self._client.create_run(self._experiment, run_name=point.title, tags=tags).info.run_id
 
     def adapter_version(self, run_id: str) -> str:
