@@ -44,6 +44,7 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:  # workers import from here too
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # whatever tokens this user has
         patch.setenv("RAY_worker_niceness", "0")  # else others on a busy machine come first
         cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "include_dashboard": False})
         cluster.add_node(**MACHINE)
