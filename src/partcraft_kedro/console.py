@@ -48,6 +48,7 @@ def print_scores(scores: pd.DataFrame, catalog: DataCatalog) -> None:
         return "" if pd.isna(value) else f"{value:.{digits}f}"
 
     previous = None
+    scores = scores[~scores["measure"].isin(names_with(of_regions=True))]  # for which a figure is the better place
     of_parts = scores["task"].str.startswith(PART)
     for row in scores[~of_parts].itertuples():
         if previous not in (None, row.task):
