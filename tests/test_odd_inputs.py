@@ -535,7 +535,7 @@ def chain(tmp_path_factory):
 
     def run() -> dict:
         records, _ = images_nodes.check_pictures(images_nodes.read_pictures(images, stages), images, stages)
-        extracted = extract_features(records, features, base, stages)
+        extracted = extract_features(records, features, base, GROUPS["compute"](), stages)
         predictor = parts_nodes.discover_parts(extracted, records, parts, stages)
         masks, codes = parts_nodes.label_pictures(predictor, extracted, records, stages)
         PartPredictor.load(predictor)

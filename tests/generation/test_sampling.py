@@ -7,8 +7,9 @@ from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
 from PIL import Image
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.generation.plan import looked_path
 from partcraft_kedro.generation.recipes import read_recipe
-from partcraft_kedro.generation.sampling import Sampler, looked_path, sample_pictures, to_images, write_pictures
+from partcraft_kedro.generation.sampling import Sampler, sample_pictures, to_images, write_pictures
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.randomness import torch_generator

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from partcraft_kedro.generation.plan import make_plan
-from partcraft_kedro.generation.sampling import looked_path
+from partcraft_kedro.generation.plan import looked_path, make_plan
 from partcraft_kedro.options import EvaluateOptions
 from partcraft_kedro.parts.label_maps import save_label_maps
 from partcraft_kedro.pipelines.report import nodes

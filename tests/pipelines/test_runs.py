@@ -273,7 +273,7 @@ def test_runs_are_named_described_and_have_the_options_that_they_used(finished) 
     last, *_, first = client.search_runs([experiment], order_by=["attributes.start_time DESC"])
     assert (first.info.run_name, last.info.run_name) == ("defaults", "parts, variants 4, 4 steps")
     assert {option.partition(".")[0] for option in last.data.params} == {
-        *("images", "features", "base", "parts", "evaluate"),
+        *("images", "features", "base", "parts", "evaluate", "compute"),
     }
     assert "| reconstruction | " in first.data.tags["mlflow.note.content"]
     assert "| nmi | " in last.data.tags["mlflow.note.content"]

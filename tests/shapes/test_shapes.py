@@ -160,7 +160,7 @@ def test_features(cub: dict, tmp_path: Path) -> None:
 
 
 def test_latents(vae: AutoencoderKL, tmp_path: Path) -> None:
-    paths = [tmp_path / f"{i}.png" for i in range(training_cache._SHARD)]
+    paths = [tmp_path / f"{i}.png" for i in range(training_cache.SHARD)]
     for path in paths:
         Image.new("RGB", (8, 8)).save(path)
 

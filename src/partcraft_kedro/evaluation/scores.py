@@ -19,7 +19,7 @@ from partcraft_kedro.evaluation.measures import MEASURES, PART
 from partcraft_kedro.evaluation.metrics import bootstrap, cosine_similarity, exact_matching_rate, mean_of_known
 from partcraft_kedro.evaluation.regions import load_looked, overlap
 from partcraft_kedro.evaluation.swaps import Swaps, equal
-from partcraft_kedro.generation.sampling import looked_path
+from partcraft_kedro.generation.plan import looked_path
 from partcraft_kedro.images.decoding import load_ahead
 from partcraft_kedro.images.tensors import from_vae, to_vae
 from partcraft_kedro.parts.predictor import ABSENT, PartPredictor

@@ -1,6 +1,8 @@
-"""Which pictures to generate: reconstructions, compositions of several pictures' parts, transfers of chosen parts."""
+"""Which pictures to generate: reconstructions, compositions of several pictures' parts, transfers of chosen parts; and
+where what belongs to a picture lies."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -77,3 +79,8 @@ def make_plan(
     for name, (*_, before) in zip(table["id"], rows, strict=True):
         noise.append(name if before is None else noise[before])
     return table.assign(before=["" if row[-1] is None else table["id"][row[-1]] for row in rows], noise=noise)
+
+
+def looked_path(picture: Path) -> Path:
+    """Where `sampling.write_pictures` puts which token looked most at each place of a picture."""
+    return picture.parent / "looked" / picture.name

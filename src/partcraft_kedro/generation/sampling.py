@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from partcraft_kedro.files import write_file
+from partcraft_kedro.generation.plan import looked_path
 from partcraft_kedro.generation.recipes import Recipe, write_picture
 from partcraft_kedro.images.tensors import from_unit
 from partcraft_kedro.model.attention import AttentionCapture
@@ -172,11 +173,6 @@ def write_pictures(
             progress.update(len(images))
         for future in written:
             future.result()
-
-
-def looked_path(picture: Path) -> Path:
-    """Where `write_pictures` puts which token looked most at each place of a picture."""
-    return picture.parent / "looked" / picture.name
 
 
 def to_images(pictures: torch.Tensor) -> list[Image.Image]:

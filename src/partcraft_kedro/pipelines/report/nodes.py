@@ -15,7 +15,7 @@ from partcraft_kedro.evaluation.measures import MEASURES, names_with
 from partcraft_kedro.evaluation.regions import load_looked
 from partcraft_kedro.evaluation.swaps import Swaps
 from partcraft_kedro.figure_style import part_colours
-from partcraft_kedro.generation.sampling import looked_path
+from partcraft_kedro.generation.plan import looked_path
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import EvaluateOptions
 from partcraft_kedro.parts.label_maps import load_label_maps
