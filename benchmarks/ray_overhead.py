@@ -30,6 +30,7 @@ def seconds(records: pd.DataFrame, folder: Path, engine: Engine) -> float:
 
 
 def main() -> None:
+    import ray
     from ray.cluster_utils import Cluster
 
     os.environ.update({"RAY_worker_niceness": "0"})
@@ -38,12 +39,17 @@ def main() -> None:
         records = draw_dataset(
             "creatures", root / "drawn", root, classes=20, pictures_per_class=10, test_fraction=0.0, seed=0
         )
-        found = {"here, with the model to load": seconds(records, root / "a", Engine(ComputeOptions(), "cpu", root))}
+        here = Engine(ComputeOptions(), "cpu", root)
+        found = {
+            "here, with libraries to load": seconds(records, root / "a", here),
+            "here, with the model to load": seconds(records, root / "b", here),
+        }
         cluster = Cluster(initialize_head=True, head_node_args={**MACHINE, "include_dashboard": False})
         cluster.add_node(**MACHINE)
         with Engine(ComputeOptions(engine="ray", address=cluster.address), "cpu", root) as engine:
-            found["on Ray, with the workers to start"] = seconds(records, root / "b", engine)
-            found["on Ray, with the model to load"] = seconds(records, root / "c", engine)
+            found["on Ray, with the workers to start"] = seconds(records, root / "c", engine)
+            found["on Ray, with the model to load"] = seconds(records, root / "d", engine)
+        ray.shutdown()
         cluster.shutdown()
     for what, took in found.items():
         print(f"{what:<36}{took:7.2f} s{len(records) / took:9.1f} pictures/s")
