@@ -1,9 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from partcraft_kedro.evaluation.measures import nest
-from partcraft_kedro.evaluation.scores import random_others, summarise
+from partcraft_kedro.evaluation.scores import Scored, random_others, score_plan, summarise
+from partcraft_kedro.generation.plan import looked_path, make_plan
+from partcraft_kedro.model.base import load_base
+from partcraft_kedro.parts.predictor import PartPredictor
 from partcraft_kedro.randomness import numpy_generator
 
 
@@ -48,3 +54,37 @@ def test_tasks_are_summed_up_apart():
     assert (head["emr"]["ceiling"], head["emr"]["floor"], head["emr"]["n"]) == (0.6, 0.0, 1)
     assert head["cosim"]["ceiling"] is None
     assert (head["shape"]["ceiling"], head["shape"]["floor"]) == (0.8, None)  # any real picture has a good shape
+
+
+def test_pieces_of_a_plan_of_photographs_make_the_table_of_all(tmp_path):
+    """Also where one has no reconstruction, and so no ceiling."""
+    ids = list("abcd")
+    records = pd.DataFrame({"path": [f"{name}.png" for name in ids]}, index=ids)
+    rng = np.random.default_rng(0)
+    codes, label_maps = rng.integers(0, 3, (4, 3)), rng.integers(0, 3, (4, 16, 16), np.uint8)
+    counts = {"reconstructions": 1, "compositions": 1, "max_sources": 2, "transfers": 0, "transferred": {}}
+    plan = make_plan(ids, codes, **counts, seed=0)
+    for path in [tmp_path / f"{name}.png" for name in (*ids, *plan["id"])]:
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(path)
+        looked_path(path).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 3, (8, 8), np.uint8)).save(looked_path(path))
+    centroids = F.normalize(torch.from_numpy(rng.standard_normal((10, 96))).float(), dim=-1)  # of tiny's features
+    predictor = PartPredictor(
+        *centroids[:4].split(2),
+        list(centroids[1:].split(3)),
+        discovery="plain",
+        features={"model": "tiny"},
+        min_patches=1,
+    )
+    known = {"predictor": predictor, "vae": load_base("tiny", "cpu").vae, "size": 32, "seed": 0}
+
+    def tables(*pieces: pd.DataFrame) -> list[pd.DataFrame]:
+        return [score_plan(piece, records, label_maps, tmp_path, tmp_path, **known).as_table(piece) for piece in pieces]
+
+    whole, of_pieces = (Scored.of_tables(plan, tables(*pieces)) for pieces in ([plan], [plan[:1], plan[1:]]))
+    pd.testing.assert_frame_equal(of_pieces.table, whole.table, rtol=1e-4)
+    assert of_pieces.of_parts.keys() == whole.of_parts.keys()
+    for name, values in whole.of_parts.items():
+        np.testing.assert_allclose(of_pieces.of_parts[name], values, err_msg=name)
+    shown = np.isfinite(whole.of_parts["iou_found_mask_ceiling"]).any(1)
+    assert shown.tolist() == [True, False, False]

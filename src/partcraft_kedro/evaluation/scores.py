@@ -182,11 +182,12 @@ def _of_swaps(scored: pd.DataFrame, before: pd.DataFrame, swaps: Swaps) -> dict[
 def _of_regions(
     scored: pd.DataFrame, bound: str, looked: np.ndarray, masks: np.ndarray, labels: int
 ) -> dict[str, np.ndarray]:
-    """The overlaps of regions, of the rows that were scored. looked, masks: of all rows, (n, grid, grid)."""
+    """The overlaps of regions, of the rows that were scored. looked, masks: of all rows, (n, grid, grid).
+
+    All NaN where none was: the pieces of a plan have the same columns.
+    """
     rows = scored.index.to_numpy(int)
-    if not len(rows):
-        return {}
-    found = np.stack(list(scored["label_map"]))
+    found = np.stack(list(scored["label_map"])) if len(rows) else masks[:0]
     pairs = {"iou_found_mask": (found, masks[rows])}
     if bound != "_ceiling":  # where the tokens of a perfect model would look nobody knows
         pairs["iou_looked_found"] = looked[rows], found
