@@ -96,7 +96,7 @@ def counted(config: dict) -> list[dict]:
             streamline(unet, torch.bfloat16, fused=fused)
         unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
         model: Any = SimpleNamespace(
-            pipeline=SimpleNamespace(unet=unet),
+            pipeline=SimpleNamespace(unet=unet, text_encoder=SimpleNamespace(dtype=torch.bfloat16)),
             prompts=SimpleNamespace(tokenizers=[SimpleNamespace(model_max_length=77)], text_encoders=[None]),
             part_encoder=SimpleNamespace(part_count=PARTS),
             device=torch.device("cpu" if fused is None else "cuda"),

@@ -15,6 +15,7 @@ from partcraft_kedro.model import base, partcraft
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
+from partcraft_kedro.training import memory
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.compilation import compile_networks
 from partcraft_kedro.training.loop import Gradient
@@ -138,6 +139,19 @@ def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCa
     assert len(flowing) > 150 and under_autocast == {False}
     assert {name for name, types in flowing.items() if types != {torch.bfloat16}} == {"unet.time_proj"}
     assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
+
+
+def test_memory_is_counted_in_the_type_that_flows(as_on_a_gpu, monkeypatch) -> None:
+    """Also where all weights of the U-Net learn, and are in another."""
+    model = as_on_a_gpu(options(unet="full"), "bfloat16")
+    monkeypatch.setattr(memory, "uses_autocast", lambda device_type: False)
+    flowing = set()
+    for name, module in model.pipeline.unet.named_modules():
+        if name.endswith((".to_q", ".to_k", ".to_v")):
+            module.register_forward_hook(lambda _, __, output: flowing.add(output.dtype))
+    with AttentionCapture(model.pipeline.unet) as capture:
+        memory.step_memory(model, capture, 1)
+    assert flowing == {torch.bfloat16}
 
 
 def test_pictures_are_drawn_as_on_a_cpu(as_on_a_gpu) -> None:

@@ -33,7 +33,7 @@ def test_what_stable_diffusion_takes_for_a_picture(device: str, gibibytes: float
         unet.to(memory_format=torch.channels_last)
     unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
     model = SimpleNamespace(
-        pipeline=SimpleNamespace(unet=unet),
+        pipeline=SimpleNamespace(unet=unet, text_encoder=SimpleNamespace(dtype=torch.bfloat16)),
         prompts=SimpleNamespace(tokenizers=[SimpleNamespace(model_max_length=77)], text_encoders=[None]),
         part_encoder=SimpleNamespace(part_count=5),
         device=torch.device(device),

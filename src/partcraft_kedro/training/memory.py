@@ -77,7 +77,7 @@ def step_memory(model: PartCraft, capture: AttentionCapture, pictures: int) -> i
         weights = {name: _like(weight, mode) for name, weight in network.state_dict(keep_vars=True).items()}
         latents = torch.empty(pictures, config.in_channels, config.sample_size, config.sample_size)
         length = model.prompts.tokenizers[0].model_max_length
-        dtype = torch.float32 if uses_autocast(model.device.type) else model.pipeline.unet.dtype
+        dtype = torch.float32 if uses_autocast(model.device.type) else model.pipeline.text_encoder.dtype
         told = Conditioning(torch.empty(pictures, length, config.cross_attention_dim, dtype=dtype, requires_grad=True))
         if len(model.prompts.text_encoders) > 1:
             width = model.prompts.text_encoders[-1].config.projection_dim
