@@ -16,7 +16,7 @@ RUN apt-get update \
 ARG TORCH_INDEX=""
 WORKDIR /source
 COPY constraints.txt ./
-RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
+RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
 COPY . .
 RUN pip install --no-cache-dir --constraint constraints.txt '.[app]'
 
