@@ -82,6 +82,19 @@ def test_no_more_pictures_a_pass_than_asked_for_and_than_fit(create_tiny, caplog
     assert "going on with passes of 2 instead of 5 pictures" in caplog.text
 
 
+def test_a_batch_that_memory_does_not_hold_leaves_no_maps(create_tiny, monkeypatch) -> None:
+    model, maps = create_tiny(), []
+    decode = model.pipeline.vae.decode
+
+    def decode_one(latents: torch.Tensor):
+        torch.empty(2**50 if len(latents) > 1 else 1)
+        return decode(latents)
+
+    monkeypatch.setattr(model.pipeline.vae, "decode", decode_one)
+    sampler = Sampler(model, options(steps=1, batch_size=2), seed=3, attention=maps)
+    assert len(list(sampler.batches(PROMPTS[:2], NAMES[:2]))) == len(maps) == 2
+
+
 def test_what_is_no_picture_is_not_taken_for_a_black_one(create_tiny) -> None:
     model = create_tiny()
     model.pipeline.unet.conv_out.bias.data.fill_(torch.nan)

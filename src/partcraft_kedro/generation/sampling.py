@@ -72,7 +72,7 @@ class Sampler:
         noise = torch.stack(
             [torch.randn(shape, generator=torch_generator(self.seed, "picture", name)) for name in names]
         )
-        with model.autocast(), self._watching(columns[:-1]) as on_step:
+        with model.autocast(), self._watching(columns[:-1]) as (on_step, maps):
             latents = pipeline(
                 **_as_prompts(model.prompts.encode(ids), zeroed=not options.negative_prompt and self._zeroes_empty()),
                 latents=noise.to(model.device),
@@ -85,15 +85,21 @@ class Sampler:
                 output_type="latent",
             ).images
         # As ceilings are decoded: in float32.
-        return (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1).cpu()
+        pictures = (vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1).cpu()
+        if self.attention is not None:  # not earlier: a batch that memory does not hold leaves no maps
+            self.attention.append(torch.stack(maps).mean(0))
+        return pictures
 
     def _zeroes_empty(self) -> bool:
         """Whether the base model was trained with zeros in the place of an empty prompt: SDXL was."""
         return bool(self.model.pipeline.config.get("force_zeros_for_empty_prompt"))
 
     @contextlib.contextmanager
-    def _watching(self, columns: torch.Tensor) -> Iterator[Callable[..., dict]]:
-        """What diffusers is to call after each step. columns: of each part's token in its prompt, (n, M+1)."""
+    def _watching(self, columns: torch.Tensor) -> Iterator[tuple[Callable[..., dict], list[torch.Tensor]]]:
+        """What diffusers is to call after each step, and the maps that this keeps, one a step.
+
+        columns: of each part's token in its prompt, (n, M+1).
+        """
         maps: list[torch.Tensor] = []
         watched = contextlib.nullcontext() if self.attention is None else AttentionCapture(self.model.pipeline.unet)
 
@@ -109,9 +115,7 @@ class Sampler:
                 # With guidance the negative prompt's half of the batch comes first.
                 unwatched = torch.full_like(columns, -1) if self.options.guidance_scale > 1 else columns[:0]
                 capture.watch(torch.cat([unwatched, columns]).to(self.model.device))
-            yield on_step
-        if self.attention is not None:
-            self.attention.append(torch.stack(maps).mean(0))
+            yield on_step, maps
 
 
 def _as_prompts(told: Conditioning, zeroed: bool) -> dict[str, torch.Tensor]:
