@@ -155,4 +155,5 @@ def test_differences_on_creatures_say_that_nothing_compares():
 def test_differences_on_photographs_are_what_differs():
     held = {"train.rank": 4, "train.learning_rate": 0.0001, "train.steps": 1000, "train.bottleneck_layers": None}
     assert differences("cub", held) == ["train.steps is 1,000, the paper's 299,700."]
-    assert differences("dogs", {"train.steps": 600_000}) == []
+    assert differences("dogs", {"train.steps": 600_000, "features.size": None}) == []
+    assert differences("cub", {"features.size": 448}) == ["features.size is 448, the paper's 224."]

@@ -48,6 +48,7 @@ PAPER_OPTIONS = {
     "base.model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "features.model": "facebook/dinov2-base",
     "features.layer": None,
+    "features.size": 224,
     "features.mirrored": False,
     "parts.discovery": "published",
     "parts.min_pictures": 1,
