@@ -114,6 +114,13 @@ def test_of_models_and_files_the_content_counts_and_not_the_place(stages, tmp_pa
     )
 
 
+def test_a_table_that_a_killed_process_left_half_written_is_none(tmp_path) -> None:
+    pd.DataFrame({"step": [1, 2]}).to_parquet(tmp_path / "0000002.parquet")
+    (tmp_path / ".0000001.partial.parquet").write_bytes(b"PAR1 and no more")
+    (table,) = StageRef(tmp_path.parent, "").tables(tmp_path.name)
+    assert table["step"].tolist() == [1, 2]
+
+
 def test_an_option_that_was_not_passed_on_cannot_be_seen() -> None:
     selection = Counting().only("workers", "model")
     assert (selection.workers, selection.model) == (1, "tiny")

@@ -57,8 +57,8 @@ class StageRef:
         return read_file(self.folder / f"{name}.parquet", pd.read_parquet)
 
     def tables(self, folder: str) -> list[pd.DataFrame]:
-        """Those that lie in a folder of it, by name. Raises UserError if one is damaged."""
-        return [read_file(path, pd.read_parquet) for path in sorted((self.folder / folder).glob("*.parquet"))]
+        """Those that lie in a folder of it whole, by name. Raises UserError if one is damaged."""
+        return [read_file(path, pd.read_parquet) for path in sorted((self.folder / folder).glob("[!.]*.parquet"))]
 
 
 class Stages:

@@ -166,7 +166,7 @@ def write_embedded(embedder: Embedder, paths: Sequence[Path], size: int, folder:
 
 def load_embedded(folder: Path) -> tuple[np.ndarray, str]:
     """What `write_embedded` wrote, (n, width) float32, and the embedder's name."""
-    shards = sorted(folder.glob("*.safetensors"))
+    shards = sorted(folder.glob("[!.]*.safetensors"))  # and none that a lost worker left half-written
     with safe_open(shards[0], "np") as shard:
         name = shard.metadata()["embedder"]
     return np.concatenate([read_file(shard, load_file)["features"] for shard in shards]), name
