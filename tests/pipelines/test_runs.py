@@ -1,7 +1,9 @@
 """The chain as its users start it."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -201,10 +203,12 @@ def test_a_project_that_is_moved_goes_on_in_its_new_place(project, tmp_path) -> 
 
 @pytest.fixture
 def port() -> int:
-    """One that nothing listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """One that nothing listens at, below those that programs are given by chance (kedro-viz takes none above 49151)."""
+    for candidate in random.sample(range(20000, 32768), 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", candidate))
+            return candidate
+    raise AssertionError("100 ports are all taken")
 
 
 def page_of(process: subprocess.Popen, address: str) -> requests.Response:
