@@ -3,12 +3,14 @@
 import json
 
 import pytest
+from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
-from partcraft_kedro.options import ImagesOptions, TrainOptions
+from partcraft_kedro.options import BaseModelOptions, ImagesOptions, PretrainOptions, TrainOptions
 from partcraft_kedro.pipelines.images.pipeline import create_pipeline as images
+from partcraft_kedro.pipelines.pretrain.pipeline import create_pipeline as pretrain
 from partcraft_kedro.pipelines.prompts.pipeline import create_pipeline as prompts
-from partcraft_kedro.progress import Ledger, _by_stage, _keys_of, duration, plan_of
+from partcraft_kedro.progress import Ledger, ProgressHooks, _by_stage, _keys_of, duration, plan_of
 from partcraft_kedro.stages import Stages
 
 
@@ -31,6 +33,16 @@ def test_the_plan_says_where_what_and_how_long() -> None:
         "PartCraft: cub",
         "to run: train (4 min 53 s), report",
     ]
+
+
+def test_a_pipeline_is_planned_that_takes_no_engine(tmp_path, capsys) -> None:
+    """Options that no node takes are as they were written, not validated."""
+    options = {"base": BaseModelOptions(device="cpu"), "pretrain": PretrainOptions(), "compute": {"engine": "ray"}}
+    known = {"params:stages": Stages(tmp_path, "creatures"), "parameters": options}
+    catalog = DataCatalog({name: MemoryDataset(data) for name, data in known.items()})
+    ProgressHooks().before_pipeline_run({}, pretrain(), catalog)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("PartCraft: creatures, cpu, ") and told[1] == "to run: pretrain"
 
 
 def keys(stages: Stages, made: dict | None = None, pipeline: Pipeline | None = None, **options) -> dict[str, str]:

@@ -68,8 +68,10 @@ class ProgressHooks:
         )
         kept = [stage for stage, key in self._keys.items() if self._ledger.keeps(key)]
         coming = [stage for stage in self._keys if stage not in kept]
-        computes = any("params:base" in node.inputs for stage in coming for node in self._nodes[stage])
-        where = describe(options["base"], options["compute"]) if computes else ""
+        taken = {name for stage in coming for node in self._nodes[stage] for name in node.inputs}
+        # Options that no node of the pipeline takes are as the user wrote them, not validated.
+        on_ray = "params:compute" in taken and options["compute"].engine == "ray"
+        where = describe(options["base"], on_ray) if "params:base" in taken else ""
         for line in plan_of(self._stages.dataset, where, kept, coming, self._ledger.seconds):
             click.echo(line)
 
@@ -147,9 +149,9 @@ def plan_of(dataset: str, where: str, kept: list[str], coming: list[str], second
     return [", ".join(filter(None, [f"PartCraft: {dataset}", where])), "; ".join(parts)]
 
 
-def describe(base: Any, compute: Any) -> str:
+def describe(base: Any, on_ray: bool) -> str:
     """Where models compute, and in what. Of a cluster's machines this one knows nothing, and takes no GPU from them."""
-    if compute.engine == "ray":
+    if on_ray:
         return "on Ray"
     import torch
 
