@@ -383,7 +383,7 @@ class PretrainOptions(Options):
     """Pictures a step there."""
     fine_steps: PositiveInt = 3200
     """Steps of text encoder and U-Net at full resolution, small parts weighing more than their area."""
-    plain_steps: PositiveInt = 2000
+    plain_steps: PositiveInt = 8000
     """Further steps there, all locations weighing the same."""
     fine_batch: PositiveInt = 16
     """Pictures a step at full resolution."""
