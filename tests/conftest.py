@@ -106,6 +106,37 @@ def create_tiny():
 
 
 @pytest.fixture(scope="session")
+def carry_parts(tmp_path_factory):
+    """Puts into an adapter of `create_tiny` the parts that it carries: names, pictures of one colour in which they are
+    shown, and a predictor on a model's features."""
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+    from PIL import Image
+
+    from partcraft_kedro.parts.predictor import PartPredictor
+    from partcraft_kedro.parts.sheet import PARTS, write_sheet
+
+    place, variants = tmp_path_factory.mktemp("pictures"), [3, 4, 4]
+    paths = [place / f"{number}.png" for number in range(4)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (64, 64), (60 * number, 90, 200 - 60 * number)).save(path)
+    codes = np.array([[number % 3, number, number - 1] for number in range(4)])  # -1: absent; so no picture shows [2,3]
+    cosines = np.where(codes < 0, 0.0, np.linspace(0.5, 0.9, 4)[:, None])
+    label_maps = np.tile(np.repeat([0, 1, 2, 0], 4).astype(np.uint8)[:, None], (4, 1, 16))
+    centroids = F.normalize(torch.randn(2 + 2 + 11, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    scene, parts, *of_parts = centroids.split([2, 2, *variants])
+
+    def carry(folder: Path, names: list[str], model: str = "tiny") -> None:
+        (folder / PARTS).mkdir()
+        settings = {"discovery": "plain", "features": {"model": model}, "min_patches": 2}
+        PartPredictor(scene, parts, of_parts, **settings).save(folder / PARTS)
+        write_sheet(folder / PARTS, names, variants, paths, codes, cosines, label_maps)
+
+    return carry
+
+
+@pytest.fixture(scope="session")
 def small_xl(tmp_path_factory):
     """Stable Diffusion XL's classes, block types, pad tokens and ids of end of text, with few channels and random
     weights: text encoders of 16 and 24, pictures of 32 pixels."""

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 
 from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.weights import TINY, model_fingerprint, resolve_model
+from partcraft_kedro.weights import TINY, adapter_fingerprint, model_fingerprint, resolve_model
 
 
 @pytest.fixture
@@ -76,3 +78,20 @@ def test_a_device_that_is_not_there_is_refused(device):
 def test_devices_that_are_there():
     assert resolve_device("cpu") == "cpu"
     assert resolve_device(resolve_device("auto")) == resolve_device("auto")
+
+
+def test_an_adapter_is_told_by_what_it_draws_with(create_tiny, carry_parts, tmp_path):
+    """Not by the names of its parts, nor by where its base model lay."""
+    folder = tmp_path / "adapter"
+    create_tiny().save_adapter(folder, {"steps": 3})
+    known = adapter_fingerprint(folder)
+    carry_parts(folder, ["background", "head", "wing"])
+    settings = json.loads((folder / "adapter.json").read_text())
+    (folder / "adapter.json").write_text(json.dumps(settings | {"base": "/elsewhere/tiny"}))
+    assert adapter_fingerprint(folder) == known
+    (folder / "adapter.json").write_text(json.dumps(settings | {"training": {"steps": 4}}))
+    assert adapter_fingerprint(folder) != known
+    (folder / "adapter.json").write_text(json.dumps(settings))
+    weights = folder / "part_tokens.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert adapter_fingerprint(folder) != known

@@ -12,7 +12,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 
-from partcraft_kedro.compose.palette import Palette
+from partcraft_kedro.compose.palette import AdapterPalette, DatasetPalette, Palette
 from partcraft_kedro.compose.studio import Studio
 from partcraft_kedro.datasets import FolderDataset
 from partcraft_kedro.errors import UserError
@@ -21,6 +21,7 @@ from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.options import refuse_unknown_groups
 from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.parts.sheet import PARTS, read_sheet
 from partcraft_kedro.project import project_folder, stages_of_outputs
 
 
@@ -120,25 +121,43 @@ def _open(env: str | None, params: dict[str, Any] | None) -> tuple[Any, DataCata
 def open_studio(catalog: DataCatalog, adapter: str | None = None) -> Studio:
     """What was found and trained, ready to make pictures with.
 
-    adapter: a version, or, for the same parts, the folder of an adapter or an export, or the hub id of an export; None:
-    the newest, if there is one.
-    Raises UserError if no parts have been discovered yet, or if there is no such adapter.
+    adapter: a version, or the folder of an adapter or an export, or the hub id of an export; None: the newest, if there
+    is one. One that was trained on other parts than were found here, or where none were, brings its own.
+    Raises UserError if there are neither parts nor an adapter yet, or if there is no such adapter.
 
     Example:
         ```python
-        studio = open_studio(open_catalog())
+        studio = open_studio(open_catalog(), "me/birds")
         [made] = studio.make("a photo of a <head:3> <wing:7>", seed=1)
         made.picture.save("mine.png")
         print(made.arrived)
         ```
     """
-    if not all(map(catalog.exists, ("records", "codes", "part_masks", "part_predictor", "part_names"))):
+    parameters, versions = catalog.load("parameters"), adapters_of(catalog)
+    base, chosen = parameters["base"], choose_adapter(versions, adapter)
+    predictor = _found_parts(catalog, base.device)
+    palette: Palette | None = _palette_of_dataset(catalog, predictor) if predictor else None
+    if chosen and (adapter or not predictor):
+        sheet = read_sheet(chosen / PARTS)
+        own = PartPredictor.load(sheet.folder, base.device, parameters["features"].model)
+        if not predictor or own.fingerprint != predictor.fingerprint:
+            predictor, palette = own, AdapterPalette(sheet, own)
+    if not (predictor and palette):
         raise UserError(
             "No parts have been discovered yet: run `kedro run --pipelines=parts` first, with the same --env."
         )
-    parameters = catalog.load("parameters")
-    predictor = PartPredictor.load(catalog.load("part_predictor"), parameters["base"].device)
-    palette = Palette(
+    return Studio(palette, predictor, base, parameters["generate"].sampling, chosen, versions)
+
+
+def _found_parts(catalog: DataCatalog, device: str) -> PartPredictor | None:
+    """The predictor of the parts that were found last; None where there is not all that a palette needs."""
+    if not all(map(catalog.exists, ("records", "codes", "part_masks", "part_predictor", "part_names"))):
+        return None
+    return PartPredictor.load(catalog.load("part_predictor"), device)
+
+
+def _palette_of_dataset(catalog: DataCatalog, predictor: PartPredictor) -> DatasetPalette:
+    return DatasetPalette(
         catalog.load("records"),
         catalog.load("codes"),
         load_label_maps(catalog.load("part_masks")),
@@ -146,9 +165,6 @@ def open_studio(catalog: DataCatalog, adapter: str | None = None) -> Studio:
         list(catalog.load("part_names").values()),
         catalog.load("params:stages").root,
     )
-    versions = adapters_of(catalog)
-    sampling = parameters["generate"].sampling
-    return Studio(palette, predictor, parameters["base"], sampling, choose_adapter(versions, adapter), versions)
 
 
 def adapters_of(catalog: DataCatalog) -> dict[str, Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.files import digest_of, fingerprint_of
+from partcraft_kedro.files import digest_of, fingerprint_of, read_file
 
 if TYPE_CHECKING:
     import torch
@@ -219,6 +219,14 @@ def base_fingerprint(name: str, config: str | None) -> str:
     """What an adapter says of its base model, settings and tokenizers included. name, config: as in `resolve_base`."""
     own = model_fingerprint(name, "base", "base.model")
     return fingerprint_of([own, config_fingerprint(resolve_base(name, config))]) if Path(name).is_file() else own
+
+
+def adapter_fingerprint(folder: Path, memo: Path | None = None) -> str:
+    """Of what an adapter draws with: weights and settings, without where its base model lay then, and without names and
+    crops of its parts. memo: as in `digest_of`. Raises UserError if its settings cannot be read."""
+    settings = read_file(folder / "adapter.json", lambda path: json.loads(path.read_text()))
+    kept = {name: value for name, value in settings.items() if name not in ("base", "base_config")}
+    return fingerprint_of([kept, {path.name: digest_of(path, memo) for path in folder.glob("*.safetensors")}])
 
 
 def _fingerprint(name: str, component: str, option: str, memo: Path | None, *patterns: str) -> str:

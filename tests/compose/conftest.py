@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from partcraft_kedro.compose.palette import Palette
+from partcraft_kedro.compose.palette import DatasetPalette
 from partcraft_kedro.compose.studio import Studio
 from partcraft_kedro.drawn.worlds import WORLDS
 from partcraft_kedro.features.extractor import FeatureExtractor
@@ -23,7 +23,7 @@ SAMPLING = SamplingOptions(steps=2, guidance_scale=2.0, guidance_rescale=0.5)
 
 
 @pytest.fixture(scope="session")
-def palette(tmp_path_factory: pytest.TempPathFactory) -> Palette:
+def palette(tmp_path_factory: pytest.TempPathFactory) -> DatasetPalette:
     """Twelve creatures; parts and variants are whatever random centroids find in them."""
     from PIL import Image
 
@@ -46,7 +46,7 @@ def palette(tmp_path_factory: pytest.TempPathFactory) -> Palette:
     codes, cosines = predictor.codes_of(features, label_maps)
     records = pd.DataFrame({"id": ids, "path": paths, "class_name": [f"kind {row % 3}" for row in range(12)]})
     table = pd.DataFrame({"id": ids, "code": list(codes), "cosine": list(cosines)}).sample(frac=1, random_state=0)
-    return Palette(records, table, label_maps, predictor, NAMES, root)
+    return DatasetPalette(records, table, label_maps, predictor, NAMES, root)
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +57,6 @@ def adapter(create_tiny: Callable, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def studio(palette: Palette, adapter: Path) -> Studio:
+def studio(palette: DatasetPalette, adapter: Path) -> Studio:
     base = BaseModelOptions(device="cpu", precision="float32")
     return Studio(palette, palette._predictor, base, SAMPLING, adapter, {"2026-01-01": adapter})

@@ -16,10 +16,13 @@ TITLE, NAMES, VARIANTS = "partcraft-cub", ["background", "head", "wing"], [3, 4,
 
 
 @pytest.fixture(scope="session")
-def make_adapter(tmp_path_factory):
-    """Makes the adapter that a method leaves; takes what learns of the U-Net, LoRA's layers and alpha, and the base."""
+def make_adapter(tmp_path_factory, carry_parts):
+    """Makes the adapter that a method leaves; takes what learns of the U-Net, LoRA's layers and alpha, the base, and
+    the model whose features its parts were found in."""
 
-    def make(unet: str = "lora", layers: str = "cross", alpha: float = 2, base: str = "tiny") -> Adapter:
+    def make(
+        unet: str = "lora", layers: str = "cross", alpha: float = 2, base: str = "tiny", features: str = "tiny"
+    ) -> Adapter:
         learns = {"unet": unet, "rank": 2, "lora_layers": layers, "bottleneck_layers": 2}
         model = PartCraft.create(base, "cpu", "float32", variants=VARIANTS, **learns, seed=0)
         torch.manual_seed(1)
@@ -33,6 +36,7 @@ def make_adapter(tmp_path_factory):
             model.pipeline.unet.peft_config["default"].lora_alpha = alpha
         folder = tmp_path_factory.mktemp("adapter")
         model.save_adapter(folder, {"steps": 7, "learning_rate": 0.001, "snr_gamma": None})
+        carry_parts(folder, NAMES, features)
         return read_adapter(folder)
 
     return make

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.export.choice import choose_tokens, count_variants, title_of, words_of
+from partcraft_kedro.export.choice import choose_tokens, title_of, words_of
 from partcraft_kedro.prompts import PartToken
 
 NAMES = ["background", "head", "part 2"]
@@ -57,11 +57,6 @@ def test_what_is_no_choice_is_told_in_one_sentence(asked, told) -> None:
 
 def test_a_part_whose_name_is_a_number_is_named_first() -> None:
     assert choose_tokens("1:0", ["background", "head", "1"], COUNTS) == [PartToken(2, 0)]
-
-
-def test_only_pictures_that_show_a_part_count() -> None:
-    codes = np.array([[0, -1, 2], [1, 1, -1], [1, -1, 2]])
-    assert [list(count) for count in count_variants(codes, [2, 3, 4])] == [[1, 2], [0, 1, 0], [0, 0, 2, 0]]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.export.adapter import read_adapter, read_base
 from partcraft_kedro.export.folder import write_export
 from partcraft_kedro.options import SamplingOptions
-from partcraft_kedro.weights import TINY
+from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.weights import TINY, adapter_fingerprint
 
 WORDS = {"background-001", "head-002", "head-003", "wing-000"}
 
@@ -36,6 +37,9 @@ def embeddings() -> set[str]:
 ALWAYS = {"README.md", "contact_sheet.jpg", "contact_sheet.html", "export.json"} | embeddings()
 ADAPTER = {
     f"adapter/{name}" for name in ("README.md", "adapter.json", "part_encoder.safetensors", "part_tokens.safetensors")
+} | {
+    f"adapter/parts/{name}"
+    for name in ("0.webp", "1.webp", "2.webp", "parts.json", "part_predictor.json", "centroids.safetensors")
 }
 ALWAYS |= ADAPTER
 LORA = {"adapter/pytorch_lora_weights.safetensors"}
@@ -93,12 +97,29 @@ def test_a_card_of_sdxl_has_its_pipeline_and_both_text_encoders(exported, make_a
     assert "height=32, width=32" in lines
 
 
-def test_an_export_holds_the_adapter_and_not_where_its_base_lay(exported, adapter_xl, small_xl, base_xl, words) -> None:
-    write(exported, adapter_xl, base_xl, words)
-    again, settings = read_adapter(exported / "adapter"), {**adapter_xl.settings, "base": "base"}
-    assert again.settings == settings and again.tokens.keys() == adapter_xl.tokens.keys()
+def test_an_export_holds_the_adapter_and_not_where_its_models_lay(
+    exported, make_adapter, small_xl, base_xl, words
+) -> None:
+    trained = make_adapter(base=str(small_xl), features=str(small_xl.parent / "vit"))
+    write(exported, trained, base_xl, words)
+    again, settings = read_adapter(exported / "adapter"), {**trained.settings, "base": "base"}
+    assert again.settings == settings and again.tokens.keys() == trained.tokens.keys()
+    assert adapter_fingerprint(exported / "adapter") == adapter_fingerprint(trained.folder)
     everything = [path.read_text(errors="ignore") for path in exported.rglob("*") if path.is_file()]
     assert not any(str(small_xl.parent) in text for text in everything)
+    card = (exported / "adapter/README.md").read_text()
+    assert "\nbase_model: base\n" in card and "| 1 | head | `<head:0>` to `<head:3>` |" in card
+    assert PartPredictor.load(exported / "adapter/parts", model="here").features == {"model": "here"}
+
+
+def test_of_a_base_in_this_folder_nothing_but_its_name_is_written(
+    exported, make_adapter, small_xl, base_xl, words, monkeypatch
+) -> None:
+    """`base.model=.`: a full stop stands in numbers, too."""
+    monkeypatch.chdir(small_xl)
+    trained = make_adapter(base=".")
+    write(exported, trained, base_xl, words)
+    assert json.loads((exported / "adapter/adapter.json").read_text()) == trained.settings | {"base": "base"}
 
 
 def test_key_and_value_weights_are_refused_with_the_reason(exported, make_adapter, base, words) -> None:

@@ -25,10 +25,10 @@ QUIET = ("--no-sandbox", "--disable-background-networking", "--disable-component
 class Server:
     """`kedro compose` on a copy of a finished project: what is made on the page is no other test's."""
 
-    def __init__(self, project, port: int):
+    def __init__(self, project, port: int, *arguments: str):
         self.project, self.address = project, f"http://127.0.0.1:{port}"
         self._port = port
-        self.start()
+        self.start(*arguments)
 
     def start(self, *arguments: str) -> None:
         given = ("--no-browser", f"--port={self._port}", *arguments)
@@ -460,6 +460,29 @@ def test_before_training_there_are_palettes(finished, tmp_path: Path, browser: B
         expect(page.locator("#variants [role=option]").first).to_be_visible()
         expect(page.locator("#stage")).to_contain_text("kedro run --pipelines=train")
         expect(page.locator("#make")).to_be_disabled()
+    finally:
+        server.stop()
+
+
+def test_an_adapter_alone_shows_its_crops_and_draws(finished, project, browser: Browser) -> None:
+    """In a project in which nothing has run."""
+    adapter = next(finished.data.glob("06_models/test/adapter/*/adapter"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Server(project, port, f"--adapter={adapter}")
+    try:
+        page = browser.new_page()
+        page.goto(server.address)
+        page.wait_for_selector("body[data-ready]")
+        expect(page.locator("#tabs [role=tab]").filter(has_text="head")).to_be_visible()
+        page.locator("#variants [role=option]").first.click()
+        shown = page.locator("#variants [role=option] img").first
+        expect(shown).to_have_js_property("naturalWidth", 112)
+        expect(page.locator("#detail img")).to_have_js_property("naturalWidth", 112)
+        expect(page.locator("#detail")).not_to_contain_text("All parts of this picture")
+        make(page)
+        expect(page.locator("#status")).to_contain_text("parts arrived")
     finally:
         server.stop()
 

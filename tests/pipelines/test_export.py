@@ -93,12 +93,10 @@ def test_before_anything_is_trained_it_says_how(project, to) -> None:
     assert (code, told) == (1, "Error: There is no adapter yet: train one, kedro run --pipelines=train.")
 
 
-def test_an_adapter_of_other_parts_is_refused(finished, to, tmp_path) -> None:
-    """Its words would be shown with the crops and counts of others."""
-    data = shutil.copytree(finished.data, tmp_path / "data")
-    path = data / "05_model_input/test/prompts.parquet"
-    prompts = pd.read_parquet(path)
-    prompts.iloc[::-1].to_parquet(path)
-    code, told = export(finished, to, PARTCRAFT_DATA=str(data))
-    assert code == 1 and "was trained on other parts than those found last" in told
-    assert not to.exists()
+def test_an_adapter_needs_no_pictures_beside_it(finished, project, to) -> None:
+    """Where no run was, and so no parts either."""
+    (adapter,) = finished.data.glob("06_models/test/adapter/*/adapter")
+    code, told = export(project, to, "--adapter", str(adapter), "--tokens=head:1", "--format=diffusers")
+    assert code == 0, told
+    assert [word["part"] for word in json.loads((to / "export.json").read_text())["words"]] == ["head"]
+    assert (to / "adapter/parts/parts.json").exists()

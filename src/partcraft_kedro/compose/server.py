@@ -180,7 +180,7 @@ async def _only_ours(request: Request, go_on: Callable[[Request], Awaitable[Resp
 
 
 def _about(variant: Variant) -> dict[str, Any]:
-    return {"number": variant.number, "count": len(variant.rows), "classes": variant.classes, "id": variant.typical}
+    return {"number": variant.number, "count": variant.count, "classes": variant.classes, "id": variant.typical}
 
 
 def _add_palettes(server: gradio.Server, studio: Studio) -> None:

@@ -12,13 +12,13 @@ from PIL import Image, ImageOps
 
 from partcraft_kedro.compose.palette import Palette
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.files import fingerprint_of
 from partcraft_kedro.generation.recipes import Recipe
 from partcraft_kedro.generation.sampling import Sampler, to_images
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import BaseModelOptions, SamplingOptions
 from partcraft_kedro.parts.predictor import ABSENT, PartPredictor
 from partcraft_kedro.prompts import find_tokens, parse_tokens
+from partcraft_kedro.weights import adapter_fingerprint
 
 _LONGEST = 3  # times its height that a donor may be wide, or the other way round: only its centre square is looked at
 
@@ -78,14 +78,19 @@ class Studio:
         self._fingerprints: dict[Path, str] = {}
 
     @property
+    def parts_fingerprint(self) -> str:
+        """Of what parts there are: tokens of others mean something else."""
+        return self._predictor.fingerprint
+
+    @property
     def fingerprint(self) -> str:
-        """Of the adapter's content."""
+        """Of what the adapter draws with."""
         return self._fingerprint_of(self._trained())
 
     def _fingerprint_of(self, adapter: Path) -> str:
         """Adapters are never written anew: each is read once."""
         if adapter not in self._fingerprints:
-            self._fingerprints[adapter] = fingerprint_of(adapter)
+            self._fingerprints[adapter] = adapter_fingerprint(adapter)
         return self._fingerprints[adapter]
 
     @property

@@ -1,7 +1,6 @@
 """A versioned folder: what nodes pass on when a result is several files, such as an adapter."""
 
 import filecmp
-import os
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
 from partcraft_kedro.datasets.own import alone_in
 from partcraft_kedro.errors import unknown
-from partcraft_kedro.files import write_folder
+from partcraft_kedro.files import link_folder, write_folder
 
 _FORMAT = "%Y-%m-%dT%H.%M.%S.%fZ"  # of Kedro's versions, which have milliseconds
 
@@ -50,7 +49,7 @@ class FolderDataset(AbstractVersionedDataset[Path, Path]):
             assert version is not None  # versioned: true
             while (versions / version).exists():  # of another run, begun in the same millisecond
                 version = _next(version)
-            write_folder(versions / version / versions.name, lambda partial: _copy(data, partial))
+            write_folder(versions / version / versions.name, lambda partial: link_folder(data, partial))
             self._saved = version
 
     def versions(self) -> dict[str, Path]:
@@ -82,18 +81,6 @@ def _next(version: str) -> str:
     """The version a millisecond later."""
     later = datetime.strptime(version, _FORMAT) + timedelta(milliseconds=1)
     return f"{later.strftime(_FORMAT)[:-4]}Z"
-
-
-def _copy(folder: Path, to: Path) -> None:
-    """Stages write no file in place, so that what is linked stays as it is."""
-
-    def link(source: str, target: str) -> None:
-        try:
-            os.link(source, target)
-        except OSError:  # another disk, or a file system without hard links
-            shutil.copy2(source, target)
-
-    shutil.copytree(folder, to, copy_function=link, dirs_exist_ok=True)
 
 
 def _are_equal(one: Path, other: Path) -> bool:

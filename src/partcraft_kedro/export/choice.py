@@ -14,16 +14,11 @@ _NUMBERS = re.compile(r"\[\s*(\d+)\s*,\s*(\d+)\s*\]")  # `[1,17]`
 _NAMED = re.compile(r"<?\s*([^<>:\[\],]+?)\s*:\s*(\d+)\s*>?")  # `head:17`, `<head:17>`, `1:17`
 
 
-def count_variants(codes: np.ndarray, variants: Sequence[int]) -> list[np.ndarray]:
-    """How many pictures show each variant: codes (n, M+1) → for each part (K_m,) int."""
-    return [np.bincount(of_part[of_part >= 0], minlength=k) for of_part, k in zip(codes.T, variants, strict=True)]
-
-
 def choose_tokens(asked: str, names: Sequence[str], counts: Sequence[np.ndarray]) -> list[PartToken]:
     """The tokens of a choice, part by part.
 
     asked: `all`; `common:N`, of each part the N that most pictures show; or a list, `head:17, wing:3` or
-    `[1,17] [2,3]`. names: of the parts, background first; counts: as of `count_variants`.
+    `[1,17] [2,3]`. names: of the parts, background first; counts: of each part how many pictures show each variant.
     Raises UserError for a token that there is not, or a choice of another form.
     """
     if asked.strip() == "all":

@@ -8,42 +8,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from partcraft_kedro.export.words import Program, Word, example_of
-from partcraft_kedro.images.crops import typical_crop
-from partcraft_kedro.images.decoding import load_picture
-from partcraft_kedro.prompts import TEMPLATES, PartToken
+from partcraft_kedro.parts.sheet import CROP
+from partcraft_kedro.prompts import TEMPLATES
 from partcraft_kedro.templates import load_template
 
-CROP = 128  # pixels
-_READ = 512  # pixels of the picture that it is cut out of
 _ACROSS, _MOST = 10, 20  # words in a row, and of a part, on the picture; the page has all
 _MARGIN, _GAP, _LINE = 24, 10, 22
 _INK, _PALE, _TEAL, _PAPER = "#263238", "#78909c", "#00796b", "#ffffff"
-
-
-def typical_crops(
-    tokens: Sequence[PartToken],
-    paths: Sequence[Path],
-    codes: np.ndarray,
-    cosines: np.ndarray,
-    label_maps: np.ndarray,
-) -> list[np.ndarray | None]:
-    """Of each token its part, cut out of the picture that is nearest to its centroid: (CROP, CROP, 3) uint8.
-
-    paths: of n pictures; codes, cosines: (n, M+1); label_maps: (n, grid, grid). None where no picture shows a token.
-    """
-    crops: list[np.ndarray | None] = []
-    for part, variant in tqdm(tokens, desc="cut out parts", unit="token"):
-        members = np.flatnonzero(codes[:, part] == variant)
-        if not len(members):
-            crops.append(None)
-            continue
-        row = members[cosines[members, part].argmax()]
-        crop = typical_crop(load_picture(paths[row], _READ), label_maps[row] == part, part)
-        crops.append(np.asarray(Image.fromarray(crop).resize((CROP, CROP), Image.Resampling.LANCZOS)))
-    return crops
 
 
 def draw_sheet(title: str, words: Sequence[Word], programs: Sequence[Program]) -> Image.Image:

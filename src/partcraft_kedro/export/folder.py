@@ -18,7 +18,9 @@ from partcraft_kedro.export.contact_sheet import draw_sheet, render_page
 from partcraft_kedro.export.kohya import bundled, embedding_header, entries_of, lora_header, save_with_hash, to_kohya
 from partcraft_kedro.export.words import Program, Word, example_of, programs
 from partcraft_kedro.files import write_folder, write_json
+from partcraft_kedro.model.partcraft import model_card
 from partcraft_kedro.options import SamplingOptions
+from partcraft_kedro.parts.sheet import PARTS, read_sheet
 
 _RECORD = "export.json"  # in a folder that an export made
 
@@ -126,15 +128,24 @@ def _write_kohya(
 
 
 def _write_adapter(folder: Path, adapter: Adapter) -> None:
-    """The adapter itself, for this project: as it is, but for where its base model lay."""
+    """The adapter itself, for this project: as it is, but for where its models lay."""
     shutil.copytree(adapter.folder, folder)
-    for name in (adapter.settings["base"], adapter.settings.get("base_config")):
-        if name and name != "tiny" and not is_hub_id(name):
-            for path in (folder / "adapter.json", folder / "README.md"):
-                text = path.read_text(encoding="utf-8")
-                for written in (name, json.dumps(name)[1:-1]):
-                    text = text.replace(written, Path(name).name)
-                path.write_text(text, encoding="utf-8")
+    settings = dict(adapter.settings)
+    for key in ("base", "base_config"):
+        if (model := settings.get(key)) and not _is_anywhere(model):
+            settings[key] = Path(model).resolve().name
+    write_json(folder / "adapter.json", settings)
+    card = model_card(settings) + read_sheet(folder / PARTS).card()
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    predictor = json.loads((folder / PARTS / "part_predictor.json").read_text())
+    if not _is_anywhere(predictor["features"]["model"]):
+        predictor["features"]["model"] = None  # features.model says where it is
+    write_json(folder / PARTS / "part_predictor.json", predictor)
+
+
+def _is_anywhere(model: str) -> bool:
+    """Whether a model's name means the same on every machine."""
+    return model == "tiny" or is_hub_id(model)
 
 
 def _record(title: str, adapter: Adapter, words: Sequence[Word]) -> dict:

@@ -147,7 +147,7 @@ class PartCraft:
         save_file(tokens, folder / "part_tokens.safetensors")
         settings = {**self.settings, "training": training}
         (folder / "adapter.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-        (folder / "README.md").write_text(_model_card(settings))
+        (folder / "README.md").write_text(model_card(settings), encoding="utf-8")
 
     @classmethod
     def load(
@@ -247,7 +247,8 @@ def _sort_header(path: Path) -> None:
     path.write_bytes(content[:8] + ordered + content[end:])
 
 
-def _model_card(settings: dict) -> str:
+def model_card(settings: dict) -> str:
+    """An adapter's README.md, but for what its parts are."""
     training = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings["training"].items()))
     counts = ", ".join(map(str, settings["variants"]))
     unet = {

@@ -1,5 +1,6 @@
 """From features to parts: label maps and codes, with no need of the training data."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -59,6 +60,12 @@ class PartPredictor:
     def variant_count(self) -> int:
         """K: the largest number of variants of any part."""
         return max(len(variants) for variants in self.variants)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the centroids: predictors of other ones speak of other parts."""
+        centroids = [self.scene, self.parts, *self.variants]
+        return hashlib.sha256(b"".join(of_tier.numpy().tobytes() for of_tier in centroids)).hexdigest()[:16]
 
     @cached_property
     def _extractor(self) -> "FeatureExtractor":
@@ -135,8 +142,11 @@ class PartPredictor:
         (folder / "part_predictor.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto") -> "PartPredictor":
-        """Raises UserError if the folder does not hold a whole predictor."""
+    def load(cls, folder: Path, device: str = "auto", model: str | None = None) -> "PartPredictor":
+        """model: the extractor's, where the folder names none: one that came from elsewhere.
+
+        Raises UserError if the folder does not hold a whole predictor.
+        """
         try:
             settings = json.loads((folder / "part_predictor.json").read_text())
             tensors = load_file(folder / "centroids.safetensors")
@@ -150,7 +160,7 @@ class PartPredictor:
                 variants,
                 trial=trial,
                 discovery=settings["discovery"],
-                features=settings["features"],
+                features=settings["features"] | {"model": settings["features"]["model"] or model},
                 min_patches=settings["min_patches"],
                 device=device,
             )

@@ -192,10 +192,10 @@ function showVariants() {
   const wanted = $("search").value.trim().toLowerCase();
   const found = now.like
     ? now.like.order.map((number) => all.find((variant) => variant.number === number))
-    : all.filter((variant) => variant.classes.some((name) => name.toLowerCase().includes(wanted)));
+    : all.filter((variant) => !wanted || variant.classes.some((name) => name.toLowerCase().includes(wanted)));
   $("like-off").hidden = !now.like;
   if (now.like) $("like-off").textContent = `like ${tokenName(now.part, now.like.number)} ×`;
-  $("search").hidden = Boolean(now.like);
+  $("search").hidden = Boolean(now.like) || all.every((variant) => !variant.classes.length);
   $("variants").setAttribute("aria-label", `Variants of ${studio.parts[now.part].name}`);
   const chosen = now.code[now.part];
   refill($("variants"), ...found.map((variant, place) => {
@@ -206,7 +206,7 @@ function showVariants() {
     return el("button", {
       type: "button", role: "option", "aria-selected": isChosen, tabIndex: isChosen || place === 0 ? 0 : -1,
       "aria-label": `${tokenName(now.part, variant.number)}, in ${variant.count} pictures`,
-      title: `${tokenName(now.part, variant.number)}: in ${variant.count} pictures, most of ${variant.classes.join(", ")}`,
+      title: told(variant),
       onclick: () => take(variant.number),
     }, image, el("span", {}, variant.count));
   }));
@@ -221,18 +221,27 @@ function showDetail(variant) {
     $("detail").replaceChildren(el("p", {}, `Each ${studio.parts[now.part].name} is a look that pictures have; the number says how many.`));
     return;
   }
-  const whole = encodeURIComponent(variant.id);
+  // Of an adapter alone there are crops, and no pictures that they are cut from.
+  const whole = variant.id && encodeURIComponent(variant.id);
+  const named = tokenName(now.part, variant.number);
   $("detail").replaceChildren(
-    el("img", { src: `/dataset/${whole}.jpg`, alt: `The picture in which ${tokenName(now.part, variant.number)} is most typical` }),
+    whole
+      ? el("img", { src: `/dataset/${whole}.jpg`, alt: `The picture in which ${named} is most typical` })
+      : el("img", { src: crop(now.part, variant.number), alt: `${named}, where it is most typical` }),
     el("div", {},
-      el("p", {}, `${tokenName(now.part, variant.number)}: ${variant.count} pictures, most of ${variant.classes.join(", ")}`),
+      el("p", {}, told(variant)),
       el("button", {
         type: "button", onclick: trying(async () => {
           now.like = { number: variant.number, order: await ask(`/like/${now.part}/${variant.number}`) };
           showVariants();
         }),
       }, "More like this"),
-      el("button", { type: "button", onclick: trying(async () => takeAll(await ask(`/dataset/${whole}/code`))) }, "All parts of this picture")));
+      whole && el("button", { type: "button", onclick: trying(async () => takeAll(await ask(`/dataset/${whole}/code`))) }, "All parts of this picture")));
+}
+
+function told(variant) {
+  const kinds = variant.classes.length ? `, most of ${variant.classes.join(", ")}` : "";
+  return `${tokenName(now.part, variant.number)}: ${variant.count} pictures${kinds}`;
 }
 
 /** All parts of a picture, but for those that are locked. */

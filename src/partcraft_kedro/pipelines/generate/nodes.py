@@ -11,8 +11,9 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.plan import make_plan
 from partcraft_kedro.options import BaseModelOptions, ComputeOptions, GenerateOptions
 from partcraft_kedro.stages import Stage, StageRef, Stages
+from partcraft_kedro.weights import adapter_fingerprint
 
-GENERATION = Stage("pictures", "07_model_output", version=6, work="partcraft_kedro.pipelines.generate.work.generation")
+GENERATION = Stage("pictures", "07_model_output", version=7, work="partcraft_kedro.pipelines.generate.work.generation")
 _logger = logging.getLogger(__name__)
 
 
@@ -58,7 +59,8 @@ def generate_pictures(
     stages: Stages,
 ) -> StageRef:
     """Sample every planned picture."""
-    seen = {"plan": picture_plan, "adapter": adapter, "part_predictor": part_predictor, "base": base}
+    trained = StageRef(adapter, adapter_fingerprint(adapter, stages.root / ".digests"))  # whatever its parts are called
+    seen = {"plan": picture_plan, "adapter": trained, "part_predictor": part_predictor, "base": base}
     seen |= {"sampling": generate.sampling, "seed": generate.seed}
     with Engine(compute, base.device, stages.root) as engine:
         return stages.run(GENERATION, seen, {"engine": engine})

@@ -7,7 +7,6 @@ import pandas as pd
 
 from partcraft_kedro.compute import Engine, Work
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.files import fingerprint_of
 from partcraft_kedro.generation.sampling import Sampler, write_pictures
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import BaseModelOptions, SamplingOptions
@@ -19,7 +18,7 @@ def generation(
     place: StageRef,
     *,
     plan: pd.DataFrame,
-    adapter: Path,
+    adapter: StageRef,
     part_predictor: Path,
     base: BaseModelOptions,
     sampling: SamplingOptions,
@@ -32,22 +31,22 @@ def generation(
 
 
 def _open(
-    adapter: Path, part_predictor: Path, base: BaseModelOptions, sampling: SamplingOptions, seed: int, folder: Path
+    adapter: StageRef, part_predictor: Path, base: BaseModelOptions, sampling: SamplingOptions, seed: int, folder: Path
 ) -> Work:
-    model = PartCraft.load(adapter, base.device, base.precision, base.model, base.config)
+    model = PartCraft.load(adapter.folder, base.device, base.precision, base.model, base.config)
     predictor = PartPredictor.load(part_predictor, base.device)
     of_adapter = model.settings["variants"]
     of_predictor = [len(variants) for variants in predictor.variants]
     if of_adapter != of_predictor:
         raise UserError(
-            f"The adapter {adapter} was made for M={len(of_adapter) - 1} parts with {of_adapter} variants, but the "
-            f"part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the predictor's "
-            "version that belongs to it."
+            f"The adapter {adapter.folder} was made for M={len(of_adapter) - 1} parts with {of_adapter} variants, but "
+            f"the part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the version "
+            "of the predictor that belongs to it."
         )
-    sampler, version = Sampler(model, sampling, seed), fingerprint_of(adapter)
+    sampler = Sampler(model, sampling, seed)
 
     def work(plan: pd.DataFrame, first: int) -> None:
         prompts, names, noises = (list(plan[column]) for column in ("prompt", "id", "noise"))
-        write_pictures(sampler, prompts, names, noises, version, folder)
+        write_pictures(sampler, prompts, names, noises, adapter.fingerprint, folder)
 
     return work

@@ -14,6 +14,7 @@ from partcraft_kedro.stages import Stage, StageRef, Stages
 _WORK = "partcraft_kedro.pipelines.train.work"
 CACHING = Stage("latents", "05_model_input", version=2, work=f"{_WORK}.caching")
 TRAINING = Stage("training", "06_models", version=8, work=f"{_WORK}.training")
+PACKING = Stage("adapter", "06_models", version=1, work=f"{_WORK}.packing")
 
 
 def cache_latents(records: pd.DataFrame, base: BaseModelOptions, compute: ComputeOptions, stages: Stages) -> StageRef:
@@ -29,14 +30,16 @@ def train_adapter(
     records: pd.DataFrame,
     part_masks: Path,
     part_predictor: Path,
+    codes: pd.DataFrame,
+    part_names: dict[int, str],
     base: BaseModelOptions,
     train: TrainOptions,
     generate: GenerateOptions,
     stages: Stages,
 ) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """Train, or go on, or find it done; returns the adapter's folder, the losses, and a table of the pictures sampled
-    on the way, always of the same prompts and noise: step, id, the measures of codes, path, and
-    source_path, the real picture."""
+    """Train, or go on, or find it done; returns the folder of the adapter, which carries its parts, the losses, and a
+    table of the pictures sampled on the way, always of the same prompts and noise: step, id, the measures of codes,
+    path, and source_path, the real picture."""
     log_samples = partial(tracking.log_samples, folder=stages.root)
     trained = stages.run(
         TRAINING,
@@ -61,4 +64,17 @@ def train_adapter(
     none = pd.DataFrame(
         columns=["step", "id", *names_with(of_codes=True), "path", "source_path"]
     )  # where memory held not one
-    return trained.folder / "adapter", losses, pd.concat(samples or [none])
+    # A part may get another name without being learnt anew.
+    packed = stages.run(
+        PACKING,
+        {
+            "trained": trained,
+            "records": records,
+            "part_masks": part_masks,
+            "part_predictor": part_predictor,
+            "codes": codes,
+            "part_names": part_names,
+        },
+        {"root": stages.root},
+    )
+    return packed.folder / "adapter", losses, pd.concat(samples or [none])

@@ -22,6 +22,8 @@ def create_pipeline() -> Pipeline:
                     "records",
                     "part_masks",
                     "part_predictor",
+                    "codes",
+                    "part_names",
                     "params:base",
                     "params:train",
                     "params:generate",

@@ -12,13 +12,14 @@ from partcraft_kedro.compute import Engine, Work
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.evaluation.measures import names_with
 from partcraft_kedro.evaluation.scores import score_codes
-from partcraft_kedro.files import write_file, write_folder
+from partcraft_kedro.files import link_folder, write_file, write_folder
 from partcraft_kedro.generation.sampling import sample_pictures, to_images
 from partcraft_kedro.model.base import load_base, picture_size
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import BaseModelOptions, SamplingOptions, TrainOptions
 from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.parts.sheet import PARTS, read_sheet, write_sheet
 from partcraft_kedro.stages import StageRef
 from partcraft_kedro.torchrun import together
 from partcraft_kedro.training import loop
@@ -118,6 +119,40 @@ def training(
     write_file(losses, history.to_parquet)
     # The key holds the number of steps: nothing will ever go on from it, and it may have gigabytes.
     checkpoint.unlink(missing_ok=True)
+
+
+def packing(
+    place: StageRef,
+    *,
+    trained: StageRef,
+    records: pd.DataFrame,
+    part_masks: Path,
+    part_predictor: Path,
+    codes: pd.DataFrame,
+    part_names: dict[int, str],
+    root: Path,
+) -> None:
+    """Writes `adapter/`: the trained one, and in `parts/` the part predictor, the parts' names, and crops of their
+    variants in the training pictures."""
+    of_split = (records["split"] == "train").to_numpy()
+    shown = codes.set_index("id").loc[records["id"][of_split]]
+
+    def fill(partial: Path) -> None:
+        link_folder(trained.folder / "adapter", partial)
+        link_folder(part_predictor, partial / PARTS)
+        write_sheet(
+            partial / PARTS,
+            list(part_names.values()),
+            [len(of_part) for of_part in PartPredictor.load(part_predictor).variants],
+            [root / path for path in records["path"][of_split]],
+            np.stack(shown["code"]),
+            np.stack(shown["cosine"]),
+            load_label_maps(part_masks)[of_split],
+        )
+        card = (partial / "README.md").read_text(encoding="utf-8") + read_sheet(partial / PARTS).card()
+        write_file(partial / "README.md", lambda path: path.write_text(card, encoding="utf-8"))  # and no linked one
+
+    write_folder(place.folder / "adapter", fill)
 
 
 def _some(rows: pd.DataFrame, count: int) -> pd.DataFrame:
