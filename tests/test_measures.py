@@ -23,7 +23,7 @@ from partcraft_kedro.experiments.summary import (
     table_of_points,
     table_of_sweep,
 )
-from partcraft_kedro.hooks import PartCraftHooks
+from partcraft_kedro.hooks import PartCraftHooks, _table_of_scores
 from partcraft_kedro.tracking import log_samples
 
 
@@ -159,8 +159,20 @@ def test_the_registered_adapter_has_all_that_runs_are_compared_by(client, tmp_pa
     of_pictures = dict.fromkeys([*compared, "transfer", "preservation", "leakage", "iou_found_mask"], measured)
     of_sets = {"frechet": measured, "kernel": measured, "density": measured, "coverage": {"value": None, "n": 3}}
     tree = {"reconstruction": of_pictures, "transfer": {"tail": of_pictures}, "distance": of_sets, "fid": of_sets}
+    tree["part"] = {"head": of_pictures, "tail": of_pictures}  # a tag for each would hide the others
     tasks = [f"{name}/{task}" for task in ("reconstruction", "transfer.tail") for name in compared]
     assert registered(client, tmp_path, tree) == dict.fromkeys([*tasks, "distance/frechet", "fid/frechet"], "0.2500")
+
+
+def test_a_run_s_note_has_no_parts_and_no_regions(new):
+    """They are in the report: people read one table of tasks."""
+    new("sharpness of edges")
+    tasks, names = ("composition of 2", "part head", "reconstruction"), ("emr", "leakage", "iou_found_mask", "frechet")
+    rows = [{"task": task, "measure": name, "value": 0.25} for task in tasks for name in ("sharpness", *names)]
+    rows.append({"task": "discovery", "measure": "nmi", "value": 0.5})
+    note = _table_of_scores(tabulate(rows))
+    assert list(note.columns) == ["task", "sharpness of edges", "EMR", "leakage"]
+    assert note.to_numpy().tolist() == [[task, *["0.250"] * 3] for task in ("composition of 2", "reconstruction")]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from partcraft_kedro.console import print_discovery, print_scores
 from partcraft_kedro.datasets import FolderDataset, ReadsItsOwn
 from partcraft_kedro.datasets.own import path_of
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.evaluation.measures import MEASURES, names_with
+from partcraft_kedro.evaluation.measures import MEASURES, PART, names_with
 from partcraft_kedro.files import write_file
 from partcraft_kedro.options import flatten, in_words, refuse_unknown_groups
 from partcraft_kedro.project import stages_of_outputs
@@ -236,8 +236,9 @@ def _table_of_parts(scores: dict[str, Any]) -> pd.DataFrame:
 
 
 def _table_of_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """Each task's measures of pictures side by side."""
-    shown = scores[scores["measure"].isin(names_with(per_picture=True)) & scores["value"].notna()]
+    """Each task's measures of pictures side by side; of parts and regions the report tells."""
+    of_pictures = scores["measure"].isin(names_with(per_picture=True, of_regions=False))
+    shown = scores[of_pictures & scores["value"].notna() & ~scores["task"].str.startswith(PART)]
     text = shown.assign(value=shown["value"].map("{:.3f}".format), title=[MEASURES[m].title for m in shown["measure"]])
     wide = text.pivot(index="task", columns="title", values="value")
     return wide.loc[text["task"].unique(), text["title"].unique()].fillna("").reset_index()
@@ -380,7 +381,7 @@ def _register_adapter(mlflow: Any, adapter: Path, measured: dict[str, float]) ->
         source = f"{_run_with(mlflow, adapter.parent.name).info.artifact_uri}/adapter"
         tags = {"fingerprint": fingerprint}
         version = client.create_model_version(name, source, run.info.run_id, tags).version
-    compared = {measure.name for measure in MEASURES.values() if measure.compared}
+    compared = set(names_with(compared=True))
     for metric, value in measured.items():
-        if compared & set(metric.split("/")):
+        if compared & set(metric.split("/")) and f"/{PART.strip()}." not in metric:
             client.set_model_version_tag(name, version, metric, f"{value:.4f}")
