@@ -6,8 +6,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from kedro.framework.cli.cli import KedroCLI
+from kedro.framework.startup import bootstrap_project
 
-from partcraft_kedro.cli import _grid, _name_stages_of_nodes, _params
+from partcraft_kedro.arguments import grid, params
+from partcraft_kedro.mistakes import _name_stages_of_nodes
 from partcraft_kedro.project import lay_out
 
 
@@ -62,6 +64,7 @@ def test_a_name_that_there_is_not_is_told_with_what_may_be_meant(arguments: list
 
 @pytest.mark.parametrize("parameter", ["node_names", "from_nodes", "to_nodes"])
 def test_nodes_are_named_with_or_without_their_stage(parameter) -> None:
+    bootstrap_project(Path.cwd())  # as every command does
     options = {parameter: ["train_adapter", "report.draw_scores"], "tags": ("train",)}
     _name_stages_of_nodes(options)
     assert options == {parameter: ["train.train_adapter", "report.draw_scores"], "tags": ("train",)}
@@ -74,8 +77,8 @@ def test_a_folder_that_kedro_cannot_read_is_told(tmp_path, monkeypatch) -> None:
     assert kedro("run").output.splitlines()[-1].startswith(f"Error: Kedro cannot read settings in {folder}")
 
 
-def params(given: str) -> dict:
-    return _params(click.Context(click.Command("run")), click.Option(["--params"]), given)
+def read(given: str) -> dict:
+    return params(click.Context(click.Command("run")), click.Option(["--params"]), given)
 
 
 @pytest.mark.parametrize(
@@ -98,19 +101,19 @@ def params(given: str) -> dict:
     ],
 )
 def test_values_are_what_they_look_like_and_text_where_text_belongs(given: str, tree: dict) -> None:
-    assert params(given) == tree
+    assert read(given) == tree
 
 
 @pytest.mark.parametrize("given", ["train.steps", "=3", "train.steps=[2", "train=5,train.steps=3"])
 def test_what_is_no_option_is_refused(given: str) -> None:
     with pytest.raises(click.BadParameter):
-        params(given)
+        read(given)
 
 
 def test_values_of_a_grid_keep_their_blanks() -> None:
     context, option = click.Context(click.Command("sweep")), click.Option(["--grid"])
     given = ("evaluate.part_identity=/my models/12, null", "train.rank = 2, 4")
-    assert _grid(context, option, given) == {
+    assert grid(context, option, given) == {
         "evaluate.part_identity": ["/my models/12", None],
         "train.rank": [2, 4],
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from partcraft_kedro.cli import _sentence
 from partcraft_kedro.errors import FullDisk
+from partcraft_kedro.mistakes import _sentence
 
 
 def last_line(output: str) -> str:
