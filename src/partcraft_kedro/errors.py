@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_MANY = 20  # names: where one of them is meant, nobody reads the others
+
 
 class UserError(Exception):
     """A user's mistake, told in one sentence: the file or option, what is wrong with it, what to do."""
@@ -34,10 +36,12 @@ def is_full_disk(error: BaseException) -> bool:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Of a name that is none of the known ones of its kind, such as `pipeline`."""
+    """Of a name that is none of the known ones of its kind, such as `pipeline`. Many are told where none is close."""
     names = sorted(known)
     if not names:
         return UserError(f"There is no {kind} {name!r}, nor any other yet.")
     close = get_close_matches(name, names, n=1)
+    if close and len(names) > _MANY:
+        return UserError(f"There is no {kind} {name!r}: did you mean {close[0]!r}?")
     meant = f"did you mean {close[0]!r}? There are" if close else "there are"
-    return UserError(f"There is no {kind} {name!r}: {meant} {', '.join(names) or 'none'}.")
+    return UserError(f"There is no {kind} {name!r}: {meant} {', '.join(names)}.")

@@ -96,7 +96,8 @@ def _refuse_unknown_names(given_options: dict[str, Any]) -> None:
         there = [node for name in chosen or ["__default__"] for node in pipelines[name].nodes]
         for kind, names, known in (
             ("tag", tags, {tag for node in there for tag in node.tags}),
-            ("node", nodes, {name for node in there for name in (node.name, _without_stage(node.name))}),
+            ("node", [name for name in nodes if "." in name], {node.name for node in there}),
+            ("node", [name for name in nodes if "." not in name], {_without_stage(node.name) for node in there}),
             ("dataset", datasets, {name for node in there for name in (*node.inputs, *node.outputs)}),
         ):
             for name in names:

@@ -29,7 +29,7 @@ class Variant:
     part: int
     number: int
     count: int
-    rows: np.ndarray | tuple[()] = ()
+    rows: np.ndarray | Sequence[int] = ()
     typical: str | None = None
     classes: Sequence[str] = ()
 

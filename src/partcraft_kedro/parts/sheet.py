@@ -82,11 +82,11 @@ def write_sheet(
     with tqdm(total=sum(map(np.count_nonzero, counts)), desc="cut out parts", unit="variant") as bar:
         for part, of_part in enumerate(counts):
             sheet = np.full((-(-len(of_part) // ACROSS) * CROP, ACROSS * CROP, 3), 255, np.uint8)
-            for variant in np.flatnonzero(of_part):
-                row = np.where(codes[:, part] == variant, cosines[:, part], -np.inf).argmax()
+            for variant in np.flatnonzero(of_part).tolist():
+                row = int(np.where(codes[:, part] == variant, cosines[:, part], -np.inf).argmax())
                 crop = Image.fromarray(typical_crop(load_picture(paths[row], _READ), label_maps[row] == part, part))
                 y, x = (CROP * place for place in divmod(variant, ACROSS))
-                sheet[y : y + CROP, x : x + CROP] = crop.resize((CROP, CROP), Image.Resampling.LANCZOS)
+                sheet[y : y + CROP, x : x + CROP] = np.asarray(crop.resize((CROP, CROP), Image.Resampling.LANCZOS))
                 bar.update()
             Image.fromarray(sheet).save(folder / f"{part}.webp", quality=85, method=6)
     facts = {"names": list(names), "pictures": [of_part.tolist() for of_part in counts]}
