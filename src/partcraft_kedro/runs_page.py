@@ -1,5 +1,6 @@
 """MLflow's pages, opened on the runs of an environment: left to itself it opens on pages for language models."""
 
+import os
 import subprocess
 import sys
 import time
@@ -34,7 +35,11 @@ def serve_runs(env: str | None, host: str, port: int) -> tuple[str, Callable[[],
     if store.startswith("http"):
         return f"{store.rstrip('/')}/{page}", lambda: None
     server = [sys.executable, "-m", "mlflow", "server", "--workers=1", f"--host={host}", f"--port={port}"]
-    process = subprocess.Popen([*server, f"--backend-store-uri={store}"])
+    # Or each request would be a line, and the address soon out of sight.
+    quiet = os.environ | {"MLFLOW_LOGGING_LEVEL": "WARNING", "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(
+        [*server, f"--backend-store-uri={store}", "--uvicorn-opts=--log-level=warning"], env=quiet
+    )
     address = f"http://{host}:{port}"
     try:
         _wait_for(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", process)
