@@ -35,13 +35,13 @@ def test_each_variant_has_a_crop_of_the_picture_that_is_most_typical_of_it(folde
 def test_variants_lie_in_rows(folder) -> None:
     """More than fit in one."""
     facts = json.loads((folder / "parts.json").read_text())
-    facts["pictures"][1] = [1] * 40
+    facts["pictures"][1] = [1] * 40  # seven in a row
     (folder / "parts.json").write_text(json.dumps(facts))
-    colours = np.zeros((3, 16, 3), np.uint8)
-    colours[2, 3] = 255  # the fourth of the third row
-    Image.fromarray(colours).resize((16 * CROP, 3 * CROP), Image.Resampling.NEAREST).save(folder / "1.webp")
+    colours = np.zeros((6, 7, 3), np.uint8)
+    colours[4, 3] = 255
+    Image.fromarray(colours).resize((7 * CROP, 6 * CROP), Image.Resampling.NEAREST).save(folder / "1.webp")
     sheet = read_sheet(folder)
-    assert sheet.crop(1, 35).min() > 240 and sheet.crop(1, 34).max() < 15
+    assert sheet.crop(1, 31).min() > 240 and sheet.crop(1, 30).max() < 15
 
 
 def test_equal_parts_are_written_equally(folder, carry_parts, tmp_path) -> None:
@@ -54,7 +54,7 @@ def test_equal_parts_are_written_equally(folder, carry_parts, tmp_path) -> None:
 
 
 def test_the_card_names_each_part_and_its_tokens(folder) -> None:
-    assert "| 2 | Flügel | `<Flügel:0>` to `<Flügel:3>` | `parts/2.webp` |" in read_sheet(folder).card()
+    assert "| 2 | Flügel | `<Flügel:0>` to `<Flügel:3>` | `parts/2.webp` | 2 |" in read_sheet(folder).card()
 
 
 @pytest.mark.parametrize("missing", ["parts.json", "1.webp"])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -146,6 +147,19 @@ def test_scores_follow_the_pictures_that_floors_are_drawn_from(finished) -> None
     assert len(set(finished.data.glob("07_model_output/test/scores-*")) - before) == 1
     assert finished.run()[0] == 0
     assert len(pd.read_parquet(table)) == len(records)
+
+
+def test_a_part_with_another_name_is_neither_learnt_nor_drawn_anew(finished, project, tmp_path) -> None:
+    shutil.copytree(finished.data, project.data, dirs_exist_ok=True)
+    (tmp_path / "names.yml").write_text("1: nose")
+    before = set(project.data.glob("0[67]_*/test/*-*"))
+    code, output = project.run("--pipelines=generate", f"--params=parts.names={tmp_path}/names.yml")
+    assert code == 0, output
+    (packed,) = set(project.data.glob("0[67]_*/test/*-*")) - before
+    assert packed.name.startswith("adapter-")
+    newest = max(project.data.glob("06_models/test/adapter/*/adapter"))
+    assert json.loads((newest / "parts/parts.json").read_text())["names"][1] == "nose"
+    assert "| 1 | nose |" in (newest / "README.md").read_text()
 
 
 def test_an_older_adapter_is_loaded_by_its_version(finished) -> None:

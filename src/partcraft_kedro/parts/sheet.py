@@ -2,6 +2,7 @@
 show each variant, and a crop of each."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,6 @@ from partcraft_kedro.images.decoding import load_picture
 PARTS = "parts"
 """The folder of an adapter that a sheet lies in, with the part predictor."""
 CROP = 128  # pixels
-ACROSS = 16  # crops in a row: that of variant 35 is the fourth of the third
 _READ = 512  # pixels of the picture that a crop is cut out of
 _FACTS = "parts.json"
 
@@ -38,22 +38,23 @@ class PartSheet:
         it."""
         if not self.counts[part][variant]:
             return None
-        row, column = divmod(variant, ACROSS)
+        row, column = divmod(variant, _across(len(self.counts[part])))
         return self._crops[part][row * CROP : (row + 1) * CROP, column * CROP : (column + 1) * CROP]
 
     def card(self) -> str:
         """What a model card says of the parts."""
         rows = [
-            f"| {part} | {name} | `<{name}:0>` to `<{name}:{len(of_part) - 1}>` | `parts/{part}.webp` |\n"
+            f"| {part} | {name} | `<{name}:0>` to `<{name}:{len(of_part) - 1}>` | `parts/{part}.webp` | "
+            f"{_across(len(of_part))} |\n"
             for part, (name, of_part) in enumerate(zip(self.names, self.counts, strict=True))
         ]
         return f"""
 ## Its parts
-Of each variant a crop, {ACROSS} in a row, from 0; white where no training picture shows it. The part predictor, which
-finds them in pictures, is in `parts/`, too.
+Of each variant a crop, row by row, from 0; white where no training picture shows it. The part predictor, which finds
+them in pictures, is in `parts/`, too.
 
-| part | name | tokens | crops |
-|---|---|---|---|
+| part | name | tokens | crops | in a row |
+|---|---|---|---|---|
 {"".join(rows)}"""
 
     @cached_property
@@ -81,16 +82,22 @@ def write_sheet(
     counts = [np.bincount(of_part[of_part >= 0], minlength=k) for of_part, k in zip(codes.T, variants, strict=True)]
     with tqdm(total=sum(map(np.count_nonzero, counts)), desc="cut out parts", unit="variant") as bar:
         for part, of_part in enumerate(counts):
-            sheet = np.full((-(-len(of_part) // ACROSS) * CROP, ACROSS * CROP, 3), 255, np.uint8)
+            across = _across(len(of_part))
+            sheet = np.full((-(-len(of_part) // across) * CROP, across * CROP, 3), 255, np.uint8)
             for variant in np.flatnonzero(of_part).tolist():
                 row = int(np.where(codes[:, part] == variant, cosines[:, part], -np.inf).argmax())
                 crop = Image.fromarray(typical_crop(load_picture(paths[row], _READ), label_maps[row] == part, part))
-                y, x = (CROP * place for place in divmod(variant, ACROSS))
+                y, x = (CROP * place for place in divmod(variant, across))
                 sheet[y : y + CROP, x : x + CROP] = np.asarray(crop.resize((CROP, CROP), Image.Resampling.LANCZOS))
                 bar.update()
             Image.fromarray(sheet).save(folder / f"{part}.webp", quality=85, method=6)
     facts = {"names": list(names), "pictures": [of_part.tolist() for of_part in counts]}
     (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _across(variants: int) -> int:
+    """Crops in a row, so that they make a square: WebP ends at 16,383 pixels, which are 127 crops."""
+    return math.isqrt(variants - 1) + 1
 
 
 def read_sheet(folder: Path) -> PartSheet:
