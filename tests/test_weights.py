@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from partcraft_kedro.devices import resolve_device
+from partcraft_kedro.devices import refuse_one_of_several, resolve_device, visible_gpus
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.weights import TINY, adapter_fingerprint, model_fingerprint, resolve_model
+from partcraft_kedro.weights import TINY, adapter_fingerprint, is_hub_id, is_hub_name, model_fingerprint, resolve_model
 
 
 @pytest.fixture
@@ -22,7 +22,14 @@ def test_models_are_found_in_the_package_in_folders_and_on_hubs(filled):
     assert resolve_model("owner/model", "base", "base.model") == "owner/model"
 
 
-@pytest.mark.parametrize("name", ["nowhere", "./nowhere/model", "/nowhere", "~/model", "a/b/c"])
+def test_a_folder_of_the_same_name_comes_before_a_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("owner/model")
+    (tmp_path / "owner/model").mkdir(parents=True)
+    assert is_hub_name("owner/model") and not is_hub_id("owner/model")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./model", "../model", "/nowhere", "~/model", "a/b/c", "my models/one"])
 def test_an_unknown_model_is_refused_with_the_option_s_name(name):
     with pytest.raises(UserError, match=r"base\.model="):
         resolve_model(name, "base", "base.model")
@@ -95,3 +102,20 @@ def test_an_adapter_is_told_by_what_it_draws_with(create_tiny, carry_parts, tmp_
     weights = folder / "part_tokens.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     assert adapter_fingerprint(folder) != known
+
+
+def test_gpus_are_those_that_the_user_lets_be_seen(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert visible_gpus() == ["0", "3"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus() == ["0", "1"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert visible_gpus() == []
+
+
+def test_one_gpu_of_several_is_refused_where_processes_have_one_each():
+    refuse_one_of_several("cuda", "workers")
+    with pytest.raises(UserError, match=r"^base\.device='cuda:0' is one GPU of several, and workers have one each"):
+        refuse_one_of_several("cuda:0", "workers")

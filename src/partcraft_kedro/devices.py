@@ -1,5 +1,6 @@
 """Where models compute, and in what."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -17,6 +18,23 @@ def resolve_device(device: str) -> str:
         usable = ", ".join(f"{name}:{i}" if count > 1 else name for name, count in there.items() for i in range(count))
         raise UserError(f"base.device={device!r} is not available on this machine, which has: {usable}.")
     return device
+
+
+def refuse_one_of_several(device: str, others: str) -> None:
+    """Raise UserError if a device is one GPU of several, `cuda:1`, where processes have one each.
+
+    device: `base.device`; others: those processes, for the sentence.
+    """
+    if ":" in device:
+        raise UserError(
+            f"base.device={device!r} is one GPU of several, and {others} have one each: give base.device=cuda."
+        )
+
+
+def visible_gpus() -> list[str]:
+    """This machine's GPUs that may be used, each as CUDA_VISIBLE_DEVICES names it."""
+    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (visible.split(",") if visible else [str(i) for i in range(count)])[:count]
 
 
 def half_precision(device: str) -> torch.dtype | None:

@@ -10,7 +10,7 @@ from kedro.io import DataCatalog
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.export import FORMATS
-from partcraft_kedro.export.finding import is_hub_name
+from partcraft_kedro.weights import is_hub_name
 
 if TYPE_CHECKING:  # what computes is slow to import
     from partcraft_kedro.export.adapter import Adapter

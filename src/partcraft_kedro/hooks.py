@@ -34,7 +34,7 @@ from partcraft_kedro.options import flatten, in_words, refuse_unknown_groups
 from partcraft_kedro.project import stages_of_outputs
 from partcraft_kedro.torchrun import is_launched
 from partcraft_kedro.tracking import active_mlflow
-from partcraft_kedro.weights import resolve_base
+from partcraft_kedro.weights import is_hub_id, resolve_base
 
 _logger = logging.getLogger(__name__)
 _NO_METRIC = re.compile(r"[^/\w.\- :]")  # what MLflow refuses in a metric's name; a part's may have an apostrophe
@@ -55,8 +55,10 @@ class CheckHooks:
             models.append(resolve_base(options["base"].model, options["base"].config))
         _do_without_hub(models)
         if "params:train" in pipeline.inputs() and is_launched():
+            from partcraft_kedro.devices import refuse_one_of_several
             from partcraft_kedro.training.ranks import Ranks
 
+            refuse_one_of_several(options["base"].device, "torchrun's processes")
             Ranks().refuse_unequal(options["train"].batch_size)
         folder = flat.get("images.folder")
         if folder and not Path(folder).exists():
@@ -298,7 +300,7 @@ def _make_whole(address: str) -> None:
 def _do_without_hub(models: Iterable[str]) -> None:
     """If models have hub ids and the hub does not answer, look for them on this machine alone: else each of their
     files would be asked for again and again, for half a minute."""
-    if "HF_HUB_OFFLINE" in os.environ or all(name.count("/") != 1 or Path(name).exists() for name in models):
+    if "HF_HUB_OFFLINE" in os.environ or not any(map(is_hub_id, models)):
         return
     try:
         requests.head(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5)

@@ -1,6 +1,7 @@
 """Finding models: shipped with the package, in a local folder, or on a hub."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,16 @@ _CONFIGS = {"1": "stable-diffusion-v1-5/stable-diffusion-v1-5", "XL": "stability
 _COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 
 
+def is_hub_name(text: str) -> bool:
+    """Whether a text has the form of a hub id, `owner/name`."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text, re.ASCII) is not None
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model's or an adapter's name is a hub id: of its form, and that of no file or folder here."""
+    return is_hub_name(name) and not Path(name).exists()
+
+
 def resolve_model(name: str, component: str, option: str) -> str:
     """The folder or hub id that `from_pretrained` should load.
 
@@ -45,7 +56,7 @@ def resolve_model(name: str, component: str, option: str) -> str:
         return name
     if Path(name).is_file():
         raise UserError(f"{option}={name!r} is a file: give the folder of a model.")
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if is_hub_id(name):
         return name
     raise UserError(
         f"{option}={name!r} is neither 'tiny', nor a folder that exists, nor a hub id such as 'owner/model': "

@@ -68,6 +68,7 @@ def test_a_point_is_run_by_one_command_alone(tmp_path) -> None:
 )
 def test_points_are_spread_over_gpus_unless_the_user_chose_one(device, gpus, monkeypatch) -> None:
     """A point that is shown one GPU alone would not find cuda:1."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
     assert _gpus(device) == gpus
 

@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.prompts import PartToken, find_tokens
-from partcraft_kedro.weights import XL, explain_failure, refuse_not_finite, resolve_base
+from partcraft_kedro.weights import XL, explain_failure, is_hub_id, refuse_not_finite, resolve_base
 
 LORA, WEIGHTS, TOKENS = "pytorch_lora_weights.safetensors", "unet.safetensors", "part_tokens.safetensors"
 
@@ -87,11 +87,6 @@ class Base:
     def on_hub(self) -> bool:
         """Whether the name is a hub id, which means the same on every machine."""
         return is_hub_id(self.name)
-
-
-def is_hub_id(name: str) -> bool:
-    """Of a model's name that is a hub id, a folder or a file."""
-    return name.count("/") == 1 and not Path(name).exists()
 
 
 def read_base(name: str, config: str | None = None) -> Base:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from partcraft_kedro.export.adapter import Adapter, Base, is_hub_id
+from partcraft_kedro.export.adapter import Adapter, Base
 from partcraft_kedro.export.words import Program, Word, example_of
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.templates import load_template
+from partcraft_kedro.weights import is_hub_id
 
 
 def render_card(

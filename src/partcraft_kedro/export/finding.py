@@ -1,16 +1,11 @@
 """Finding the adapter that somebody asks for."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from partcraft_kedro.errors import UserError, unknown
 from partcraft_kedro.export import ADAPTER
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether a text has the form `owner/name`."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) is not None
+from partcraft_kedro.weights import is_hub_id
 
 
 def find_adapter(versions: Mapping[str, Path], asked: str) -> Path:
@@ -27,7 +22,7 @@ def find_adapter(versions: Mapping[str, Path], asked: str) -> Path:
             return place
     if folder.exists():
         raise UserError(f"{folder} holds no adapter: give the folder of one, or of an export.")
-    if is_hub_name(asked):
+    if is_hub_id(asked):
         from partcraft_kedro.export.hub import fetch_adapter  # slow to import
 
         return fetch_adapter(asked)

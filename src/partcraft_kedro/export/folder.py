@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.export import ADAPTER
-from partcraft_kedro.export.adapter import LORA, WEIGHTS, Adapter, Base, is_hub_id
+from partcraft_kedro.export.adapter import LORA, WEIGHTS, Adapter, Base
 from partcraft_kedro.export.card import render_card
 from partcraft_kedro.export.contact_sheet import draw_sheet, render_page
 from partcraft_kedro.export.kohya import bundled, embedding_header, entries_of, lora_header, save_with_hash, to_kohya
@@ -21,6 +21,7 @@ from partcraft_kedro.files import write_folder, write_json
 from partcraft_kedro.model.partcraft import model_card
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.parts.sheet import PARTS, read_sheet
+from partcraft_kedro.weights import is_hub_id
 
 _RECORD = "export.json"  # in a folder that an export made
 

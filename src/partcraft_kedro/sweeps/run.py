@@ -152,7 +152,6 @@ def _gpus(device: str) -> list[str]:
     """The GPUs to spread points over, by number: none where the user chose a device for all of them."""
     if device not in ("auto", "cuda"):
         return []
-    import torch
+    from partcraft_kedro.devices import visible_gpus
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    return visible_gpus()
