@@ -115,9 +115,9 @@ def test_of_models_and_files_the_content_counts_and_not_the_place(stages, tmp_pa
 
 
 def test_a_table_that_a_killed_process_left_half_written_is_none(tmp_path) -> None:
-    pd.DataFrame({"step": [1, 2]}).to_parquet(tmp_path / "0000002.parquet")
-    (tmp_path / ".0000001.partial.parquet").write_bytes(b"PAR1 and no more")
-    (table,) = StageRef(tmp_path.parent, "").tables(tmp_path.name)
+    pd.DataFrame({"step": [1, 2]}).to_parquet(tmp_path / "step_2.parquet")
+    (tmp_path / ".step_1.partial.parquet").write_bytes(b"PAR1 and no more")
+    (table,) = StageRef(tmp_path.parent, "").tables(f"{tmp_path.name}/step_*.parquet")
     assert table["step"].tolist() == [1, 2]
 
 

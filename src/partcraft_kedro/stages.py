@@ -56,9 +56,9 @@ class StageRef:
         """The table that lies in it as `<name>.parquet`. Raises UserError if it is missing or damaged."""
         return read_file(self.folder / f"{name}.parquet", pd.read_parquet)
 
-    def tables(self, folder: str) -> list[pd.DataFrame]:
-        """Those that lie in a folder of it whole, by name. Raises UserError if one is damaged."""
-        return [read_file(path, pd.read_parquet) for path in sorted((self.folder / folder).glob("[!.]*.parquet"))]
+    def tables(self, pattern: str) -> list[pd.DataFrame]:
+        """Those in it whose paths match a pattern, by name. Raises UserError if one is damaged."""
+        return [read_file(path, pd.read_parquet) for path in sorted(self.folder.glob(pattern))]
 
 
 class Stages:

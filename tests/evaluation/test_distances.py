@@ -220,7 +220,7 @@ def test_features_in_shards_are_those_of_all_pictures(pictures, tmp_path, monkey
     stamp = last.stat().st_mtime_ns
     write_embedded(embedder, paths, 128, tmp_path / "shards")
     assert last.stat().st_mtime_ns == stamp
-    (tmp_path / "shards/.0000000.partial-lost.safetensors").write_bytes(b"half")  # of a worker that was lost
+    (tmp_path / "shards/.embedded-0000000.partial-lost.safetensors").write_bytes(b"half")  # of a worker that was lost
     found, name = load_embedded(tmp_path / "shards")
     assert name == "judge, 96 numbers"
     np.testing.assert_array_equal(found, embed_pictures(embedder, paths, 128))

@@ -1,9 +1,14 @@
 """What a GPU computes, without autocast and compiled by blocks, on a CPU."""
 
+import dataclasses
 import functools
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -15,7 +20,7 @@ from partcraft_kedro.model import base, partcraft
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
-from partcraft_kedro.training import memory
+from partcraft_kedro.training import loop, memory
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.compilation import compile_networks
 from partcraft_kedro.training.loop import Gradient
@@ -212,3 +217,39 @@ def test_batches_drawn_ahead_are_those_of_their_steps(cache: TrainingCache) -> N
         for name, tensor in vars(draw_batch(model, cache, of, step)).items():
             assert torch.equal(getattr(batch, name), tensor), (step, name)
     assert list(draw_ahead(model, cache, of, range(0))) == []
+
+
+def test_a_training_whose_batches_are_drawn_ahead_leaves_the_same_bytes(
+    cache: TrainingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it was interrupted. Whatever ends it ends the thread that draws."""
+    of = options(micro_batch=2, checkpoint_every=2, log_every=1)
+
+    def learn(folder: str, on_log: Callable[..., None], shown: TrainingCache = cache) -> pd.DataFrame:
+        return loop.train(create(of, "float32"), shown, of, tmp_path / folder, "f", on_log=on_log)
+
+    def drawing() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+    def expect(threads: int) -> Callable[..., None]:
+        def on_log(step: int, _: dict[str, float]) -> None:
+            assert len(drawing()) == threads
+            if step == 3 and not (tmp_path / "interrupted").exists() and threads:
+                (tmp_path / "interrupted").touch()
+                signal.raise_signal(signal.SIGINT)
+
+        return on_log
+
+    expected = learn("one_by_one", expect(0))
+    monkeypatch.setattr(loop, "draw_batches", draw_ahead)
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        learn("ahead", expect(1))
+    assert interrupted and not drawing()
+    pd.testing.assert_frame_equal(learn("ahead", lambda *_: None), expected)
+    for name in ("checkpoint.safetensors", "losses.csv"):
+        assert (tmp_path / "ahead" / name).read_bytes() == (tmp_path / "one_by_one" / name).read_bytes()
+
+    fewer = dataclasses.replace(cache, mean=[shard[:, :1] for shard in cache.mean])
+    with pytest.raises(IndexError) as failed:  # where it is drawn
+        learn("failed", lambda *_: None, fewer)
+    assert failed and not drawing()

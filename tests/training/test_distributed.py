@@ -24,6 +24,7 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
 from partcraft_kedro.project import lay_out
+from partcraft_kedro.torchrun import _be_as_the_first
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.loop import train
 from partcraft_kedro.training.ranks import LostRank, Ranks
@@ -191,12 +192,19 @@ def test_what_ranks_cannot_train_together_is_refused(cache, tmp_path) -> None:
     def work(of: TrainOptions, ranks: Ranks) -> None:
         train(fresh_model(of.model_copy(update={"seed": dist.get_rank()})), cache, of, tmp_path, "f")
 
+    def with_another_base(ranks: Ranks) -> None:
+        model = fresh_model(of := of_twenty_steps())
+        model.pipeline.text_encoder.get_input_embeddings().weight.data[7, 3] += 0.0 if ranks.first else 1e-6
+        train(model, cache, of, tmp_path, "f")
+
     store = tmp_path / "store"
     assert codes_of(start(2, store, functools.partial(work, of_twenty_steps(batch_size=3)))) == [_MISTAKE, _MISTAKE]
     assert "train.batch_size=3 cannot be cut into equal slices for 2 processes" in store.with_suffix(".0").read_text()
     assert "train.batch_size=4" in store.with_suffix(".0").read_text()
-    assert codes_of(start(2, store, functools.partial(work, of_twenty_steps()))) == [_MISTAKE, _LOST]
-    assert "Rank 1 begins with other weights than rank 0" in store.with_suffix(".0").read_text()
+    for unlike in (functools.partial(work, of_twenty_steps()), with_another_base):
+        store.with_suffix(".0").unlink()
+        assert codes_of(start(2, store, unlike)) == [_MISTAKE, _LOST]
+        assert "Rank 1 begins with other weights than rank 0" in store.with_suffix(".0").read_text()
 
 
 def by_torchrun(*command: str, folder: Path) -> tuple[int, str]:
@@ -212,14 +220,16 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.torchrun import follow, is_follower, leading, together
 
 def work(mistaken, tell=None):
+    from huggingface_hub.constants import ENDPOINT
     print("words of", os.environ["RANK"])
-    pathlib.Path(os.environ["RANK"]).write_text("told" if tell else "untold")
+    pathlib.Path(os.environ["RANK"]).write_text(("told " if tell else "untold ") + ENDPOINT)
     if mistaken and not tell:
         raise UserError("It is a mistake.")
 
 if is_follower():
     follow(["run", "--params", "a.b=c"])
 with leading():
+    os.environ["HF_ENDPOINT"] = "http://hub"  # only here, and after all have begun
     together(functools.partial(work, "mistaken" in sys.argv), tell=print)
 """
 
@@ -230,8 +240,15 @@ def test_the_first_process_of_torchrun_runs_and_the_others_follow_in_silence(tmp
     code, output = by_torchrun("script.py", *(["mistaken"] if mistaken else []), folder=tmp_path)
     assert (code != 0) == mistaken
     assert (output.count("words of 0"), output.count("words of 1")) == (1, 0)
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["told", "untold"]
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["told http://hub", "untold http://hub"]
     assert bool(re.search(r"^Error: Rank 1 on .+: It is a mistake\.$", output, re.MULTILINE)) == mistaken
+
+
+def test_a_host_with_another_package_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"^This machine has torch .+ and not 1\.0: all hosts need the code and the pack"
+    ):
+        _be_as_the_first({}, {"torch": "1.0"})
 
 
 def test_a_slip_under_torchrun_is_told_once_and_before_anything_is_made(tmp_path) -> None:

@@ -158,7 +158,7 @@ def write_embedded(embedder: Embedder, paths: Sequence[Path], size: int, folder:
     first: the number of the first picture, if these are some of all, a multiple of `SHARD`.
     """
     for start in range(0, len(paths), SHARD):
-        shard = folder / f"{first + start:07d}.safetensors"
+        shard = folder / f"embedded-{first + start:07d}.safetensors"
         if not shard.exists():
             features = {"features": embed_pictures(embedder, paths[start : start + SHARD], size)}
             write_file(shard, partial(save_file, features, metadata={"embedder": embedder.name}))
@@ -166,7 +166,7 @@ def write_embedded(embedder: Embedder, paths: Sequence[Path], size: int, folder:
 
 def load_embedded(folder: Path) -> tuple[np.ndarray, str]:
     """What `write_embedded` wrote, (n, width) float32, and the embedder's name."""
-    shards = sorted(folder.glob("[!.]*.safetensors"))  # and none that a lost worker left half-written
+    shards = sorted(folder.glob("embedded-*.safetensors"))
     with safe_open(shards[0], "np") as shard:
         name = shard.metadata()["embedder"]
     return np.concatenate([read_file(shard, load_file)["features"] for shard in shards]), name

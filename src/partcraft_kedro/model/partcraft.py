@@ -108,6 +108,10 @@ class PartCraft:
         """The U-Net's prediction of noisy latents (n, c, h, w), within `autocast`."""
         return self.pipeline.unet(noisy, timesteps, **told.arguments(), return_dict=False)[0]
 
+    def networks(self) -> list[nn.Module]:
+        """All that a training step computes with."""
+        return [self.pipeline.unet, *self.prompts.text_encoders, self.part_encoder]
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Everything that learns, by name."""
         encoder = {f"part_encoder.{name}": p for name, p in self.part_encoder.named_parameters()}

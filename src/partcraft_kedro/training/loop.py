@@ -24,7 +24,7 @@ from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.compilation import compile_networks, one_sentence_if_not_compiled
 from partcraft_kedro.training.memory import choose_micro_batch
 from partcraft_kedro.training.ranks import Ranks
-from partcraft_kedro.training.step import Batch, draw_ahead, draw_batch, training_loss
+from partcraft_kedro.training.step import Batch, draw_batches, training_loss
 from partcraft_kedro.training.validation import Validation
 
 _logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def train(
     ranks.refuse_unequal(options.batch_size)
     trainer = _Trainer(learnt, options, folder, fingerprint)
     first, history = trainer.resume()
-    ranks.refuse_unlike(learnt.values(), first)
+    ranks.refuse_unlike(model.networks(), first)
     for row in history:
         on_log(row["step"], {name: value for name, value in row.items() if name != "step"})
     sums: dict[str, torch.Tensor] = {}
@@ -74,10 +74,7 @@ def train(
                 _sample(done, model, on_sample)
 
     steps = range(first, options.steps)
-    # On a CPU the thread that draws takes cores from the step, which was a third slower for it.
-    ahead = model.device.type == "cuda"
-    one_by_one = (draw_batch(model, cache, options, step) for step in steps)
-    drawn = contextlib.closing(draw_ahead(model, cache, options, steps) if ahead else one_by_one)
+    drawn = contextlib.closing(draw_batches(model, cache, options, steps))
     with AttentionCapture(model.pipeline.unet) as capture, drawn as batches:
         # It may have been broken off between that checkpoint and its sample.
         sample_if_due(first)

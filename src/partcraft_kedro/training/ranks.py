@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,21 +51,19 @@ class Ranks:
                 f"many as divide it, or give --params train.batch_size={next_size}, which is another training."
             )
 
-    def refuse_unlike(self, parameters: Collection[nn.Parameter], step: int) -> None:
-        """Raise UserError on rank 0 unless all ranks begin with the same weights, at the same step."""
+    def refuse_unlike(self, networks: Iterable[nn.Module], step: int) -> None:
+        """Raise UserError on rank 0 unless all ranks begin with the same weights, frozen ones too, at the same step."""
         if self._count == 1:
             return
-        digest = hashlib.sha256(str(step).encode())
-        for parameter in parameters:
-            digest.update(parameter.detach().cpu().numpy().tobytes())
+        facts = [step, *(_sums_of_bits(network) for network in networks)]
         digests = [""] * self._count
         with connected():
-            dist.all_gather_object(digests, digest.hexdigest())
+            dist.all_gather_object(digests, hashlib.sha256(repr(facts).encode()).hexdigest())
         unlike = [rank for rank, other in enumerate(digests) if other != digests[0]]
         if unlike and self.first:  # the others end with it
             raise UserError(
-                f"Rank {unlike[0]} begins with other weights than rank 0, at another step or by other versions: let "
-                "all hosts see the same data folder, and have the same version of the project and of its packages."
+                f"Rank {unlike[0]} begins with other weights than rank 0, in another precision or at another step: let "
+                "all hosts see the same data folder and the same base.model, and have GPUs of one kind."
             )
 
     def slice_of(self, batch: "Batch") -> "Batch":
@@ -98,3 +96,12 @@ class Ranks:
         with connected():
             dist.all_reduce(least, dist.ReduceOp.MIN)
         return int(least)
+
+
+def _sums_of_bits(network: nn.Module) -> dict[str, tuple[str, int]]:
+    """Of each weight and buffer its type and the sum of its bits, as whole numbers: these add up to the same on every
+    device in any order, and weights of gigabytes are read once, where they are."""
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    state = network.state_dict()
+    sums = [tensor.view(whole[tensor.element_size()]).sum(dtype=torch.int64).cpu() for tensor in state.values()]
+    return {name: (str(tensor.dtype), int(of)) for (name, tensor), of in zip(state.items(), sums, strict=True)}

@@ -49,6 +49,19 @@ def draw_batch(model: PartCraft, cache: TrainingCache, options: TrainOptions, st
     return _draw(model, cache, options, step).to(model.device)
 
 
+def draw_batches(
+    model: PartCraft, cache: TrainingCache, options: TrainOptions, steps: Iterable[int]
+) -> Generator[Batch, None, None]:
+    """The batches of steps, for a GPU drawn ahead.
+
+    On a CPU the thread that draws takes cores from the step, which was a third slower for it.
+    """
+    if model.device.type == "cuda":
+        yield from draw_ahead(model, cache, options, steps)
+    else:
+        yield from (draw_batch(model, cache, options, step) for step in steps)
+
+
 def draw_ahead(
     model: PartCraft, cache: TrainingCache, options: TrainOptions, steps: Iterable[int]
 ) -> Generator[Batch, None, None]:

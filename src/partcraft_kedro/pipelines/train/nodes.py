@@ -56,7 +56,7 @@ def train_adapter(
         {"root": stages.root, "on_log": tracking.log_step, "on_samples": log_samples},
     )
     losses = trained.table("losses")
-    samples = trained.tables("samples")
+    samples = trained.tables("samples/step_*.parquet")
     if trained.found:
         tracking.log_curve(losses)
         for of_step in samples:

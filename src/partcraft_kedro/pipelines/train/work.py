@@ -100,7 +100,7 @@ def training(
         write_file(at_step.with_suffix(".parquet"), table.to_parquet)
         on_samples(table)
 
-    for table in place.tables("samples"):
+    for table in place.tables("samples/step_*.parquet"):
         on_samples(table)
     learn = partial(
         _learn,
