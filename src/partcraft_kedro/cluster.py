@@ -4,10 +4,8 @@ Machines share the folder of data, which is checked: where a picture lies is tol
 is lost is done without, and what it was at is given to another: files are written whole or not at all.
 """
 
-import importlib.metadata
 import logging
 import os
-import platform
 import re
 import signal
 import socket
@@ -20,12 +18,13 @@ from typing import Any
 from tqdm import tqdm
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.files import OWN_PARTIALS, digest_of, fingerprint_of
+from partcraft_kedro.files import OWN_PARTIALS
+from partcraft_kedro.machines import installed, other_version, shared_variables
 
 _logger = logging.getLogger(__name__)
-_DISTRIBUTION = "partcraft-kedro"
 _MOST = 256  # items a worker is given at once: what it decodes ahead it does within them
 _PATIENCE = 60.0  # seconds without a worker, after which it is told what is waited for
+_ANSWER = 120.0  # seconds in which machines are to say what they have: the first time they import the project
 
 
 def connect(address: str | None) -> Any:
@@ -60,7 +59,7 @@ def usable_machines(address: str | None, root: Path) -> list[dict[str, Any]]:
     """The machines of the cluster, as Ray describes them, each of which was asked whether it sees the folder of data
     and has this code and these packages.
 
-    Raises UserError, naming a machine that does not.
+    Raises UserError, naming a machine that does not, or that does not answer.
     """
     ray = connect(address)
     root.mkdir(parents=True, exist_ok=True)
@@ -73,6 +72,12 @@ def usable_machines(address: str | None, root: Path) -> list[dict[str, Any]]:
             for node in ray.nodes()
             if node["Alive"]
         }
+        _, late = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER)
+        if late:
+            raise UserError(
+                f"Ray's machine {asked[late[0]]['NodeManagerHostname']} has not answered for {_ANSWER:.0f} seconds: "
+                f"see what it waits for, such as a disk at {root} that hangs, or end Ray on it with `ray stop`."
+            )
         usable = []
         for answer, node in asked.items():
             name = node["NodeManagerHostname"]
@@ -94,18 +99,6 @@ def usable_machines(address: str | None, root: Path) -> list[dict[str, Any]]:
         token.unlink()
 
 
-def installed() -> dict[str, str]:
-    """The versions of Python, of this code, by its content, and of the packages that it needs."""
-    package = Path(__file__).parent
-    code = {path.relative_to(package).as_posix(): digest_of(path) for path in package.rglob("*.py")}
-    needed = [
-        requirement for requirement in importlib.metadata.requires(_DISTRIBUTION) or () if "extra" not in requirement
-    ]
-    names = [match[0] for match in map(re.compile(r"[\w.-]+").match, needed) if match]
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return {"python": platform.python_version(), "partcraft_kedro": fingerprint_of(code)} | versions
-
-
 def differs(token: Path, expected: dict[str, str]) -> str | None:
     """In what this machine is not as the driver's, as the rest of a sentence; None: in nothing.
 
@@ -117,11 +110,7 @@ def differs(token: Path, expected: dict[str, str]) -> str | None:
         seen = False
     if not seen:
         return "does not see what is written to it here"
-    found = installed()
-    for name, version in expected.items():
-        if found.get(name) != version:
-            return f"has {name} {found.get(name, 'not')} and not {version}"
-    return None
+    return other_version(expected)
 
 
 class Workers:
@@ -131,8 +120,8 @@ class Workers:
         """device: `base.device`; root: the folder of data. Raises UserError as `usable_machines`."""
         nodes = usable_machines(address, root)
         self._ray = connect(address)
-        worker = self._ray.remote(_Worker)
-        self._alive = [_on(worker, node, **needs).remote() for node, needs in places(nodes, device)]
+        worker, variables = self._ray.remote(_Worker), shared_variables()
+        self._alive = [_on(worker, node, **needs).remote(variables) for node, needs in places(nodes, device)]
 
     def release(self) -> None:
         for worker in self._alive:
@@ -185,15 +174,22 @@ def places(nodes: list[dict[str, Any]], device: str) -> list[tuple[dict[str, Any
     processors.
 
     nodes: as `usable_machines` returns them; device: `base.device`.
-    Raises UserError if there is no place.
+    Raises UserError if there is no place, or if the device is one GPU of several.
     """
+    from partcraft_kedro.devices import refuse_one_of_several  # slow to import
+
+    refuse_one_of_several(device, "Ray's workers")
     gpus, cpus = ([int(node["Resources"].get(kind, 0)) for node in nodes] for kind in ("GPU", "CPU"))
     found: list[tuple[dict[str, Any], dict[str, float]]] = []
     for node, gpu, cpu in zip(nodes, gpus, cpus, strict=True):
-        if any(gpus) and device.startswith(("auto", "cuda")):
+        if any(gpus) and device in ("auto", "cuda"):
             found += [(node, {"num_gpus": 1, "num_cpus": cpu // max(1, gpu)})] * gpu
         elif cpu:
             found.append((node, {"num_cpus": cpu}))
+    if device == "cuda" and not any(gpus):
+        raise UserError(
+            "base.device='cuda' is on none of Ray's machines: give base.device=cpu, or start them with GPUs."
+        )
     if not found:
         raise UserError("Ray's machines have neither GPUs nor processors: start them with others than --num-cpus=0.")
     return found
@@ -229,6 +225,10 @@ class _Worker:
     """Does ranges of a stage's work; returns what a user is to be told, which Ray would bury in a traceback."""
 
     _work: Callable[..., object] | None
+
+    def __init__(self, variables: dict[str, str]):
+        """variables: of the driver's environment, before anything is imported that reads them."""
+        os.environ.update(variables)
 
     def open(self, open_work: Callable[[], Callable[..., object]]) -> str | None:
         # A worker that Ray gave up may still be writing what another was given.

@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.machines import installed, other_version, shared_variables
 
 _Result = TypeVar("_Result")
 _PATIENCE = timedelta(days=14)  # for what rank 0 does alone
@@ -57,8 +59,19 @@ def together(work: Callable[..., _Result], **told: Any) -> _Result:
     work: pickled for them, with its arguments; told: whom to tell, which others have not.
     """
     if is_launched():
+        _send(partial(_be_as_the_first, shared_variables(), installed()))
         _send(work)
     return work(**told)
+
+
+def _be_as_the_first(variables: dict[str, str], expected: dict[str, str]) -> None:
+    """Take over what the environment of rank 0 says, before anything is imported that reads it.
+
+    expected: what is installed there. Raises UserError if this machine has something in another version.
+    """
+    os.environ.update(variables)
+    if different := other_version(expected):
+        raise UserError(f"This machine {different}: all hosts need the code and the packages of rank 0.")
 
 
 def _send(work: Callable[..., object] | None) -> None:
@@ -112,11 +125,11 @@ def _joined() -> Iterator[None]:
 
     After an error nobody is told: they may be in the middle of something, and end as the connection does.
     """
-    import torch
     import torch.distributed as dist
 
-    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = (visible.split(",") if visible else [str(i) for i in range(count)])[:count]
+    from partcraft_kedro.devices import visible_gpus
+
+    gpus = visible_gpus()
     here, mine = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     if gpus and mine == 0 and here > len(gpus):
         raise UserError(

@@ -1,17 +1,22 @@
 """A Ray cluster of two machines, which are this one: what is done on it, and what becomes of it when machines fail."""
 
+import io
 import os
+import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,7 +38,7 @@ from partcraft_kedro.stages import StageRef
 from partcraft_kedro.weights import TINY
 
 ray = pytest.importorskip("ray", reason="needs the extra [ray]")
-from writing import ITEMS, open_writing  # noqa: E402  # which needs Ray too
+from writing import ITEMS, open_telling, open_writing  # noqa: E402  # which needs Ray too
 
 MACHINE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 2**27}
 
@@ -89,9 +94,25 @@ def test_two_machines_make_the_files_of_one(engine, expected, tmp_path) -> None:
     assert sum(one != other for one, other in zip(before, writers(tmp_path / "ray"), strict=True)) <= 1
 
 
+def test_workers_go_by_the_environment_of_the_run(engine, tmp_path, monkeypatch) -> None:
+    """Also by what was set since Ray was started."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.of.this.run")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    engine.map(partial(open_telling, tmp_path / "ray"), ["item"], 1, "tell")
+    assert written(tmp_path / "ray") == {"0.txt": "http://hub.of.this.run False"}
+
+
 def test_a_mistake_is_told_as_here(engine, tmp_path) -> None:
     with pytest.raises(UserError, match=r"^Item 99 cannot be read: remove it\.$"):
         engine.map(partial(open_writing, tmp_path / "ray"), [*ITEMS, "item 99"], 4, "write")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_workers_find_the_memory_of_a_gpu_that_the_driver_no_longer_uses(engine, tmp_path) -> None:
+    of_before = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    del of_before
+    engine.map(partial(open_writing, tmp_path / "ray"), ITEMS, 4, "write")
+    assert torch.cuda.memory_reserved() < 2**28
 
 
 def test_a_machine_that_is_killed_is_done_without(cluster, expected, tmp_path) -> None:
@@ -147,8 +168,31 @@ def test_a_driver_that_is_killed_goes_on(cluster, expected, tmp_path) -> None:
     assert all((folder / name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())
 
 
-def test_the_four_stages_leave_the_same_bytes(engine, create_tiny, tmp_path, monkeypatch) -> None:
-    """Features, latents, pictures and scores, of a few drawings and an untrained adapter; scores in several pieces."""
+class Paths(pickle.Pickler):
+    """Notes which paths are in what it pickles."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
+        self.found: list[Path] = []
+
+    def reducer_override(self, thing: object) -> object:
+        if isinstance(thing, Path):
+            self.found.append(thing)
+        return NotImplemented
+
+
+def test_the_four_stages_leave_the_same_bytes(engine, create_tiny, tmp_path, tmp_path_factory, monkeypatch) -> None:
+    """Features, latents, pictures and scores, of a few drawings and an untrained adapter; scores in several pieces.
+
+    Of what workers are sent no path leads out of the folder of data, though the adapter is of a hub's cache.
+    """
+    whole_map, sent = engine.map, Paths()
+
+    def noting_map(open_work: Callable, *rest: object) -> None:
+        sent.dump(open_work)
+        whole_map(open_work, *rest)
+
+    monkeypatch.setattr(engine, "map", noting_map)
     from partcraft_kedro.pipelines.evaluate import work as evaluation
     from partcraft_kedro.pipelines.features.work import extraction
     from partcraft_kedro.pipelines.generate.work import generation
@@ -156,7 +200,7 @@ def test_the_four_stages_leave_the_same_bytes(engine, create_tiny, tmp_path, mon
 
     sizes = {"classes": 2, "pictures_per_class": 5, "test_fraction": 0.2, "seed": 0}
     records = draw_dataset("creatures", tmp_path / "drawn", tmp_path, **sizes)
-    adapter, predictor = tmp_path / "adapter", tmp_path / "predictor"
+    adapter, predictor = tmp_path_factory.mktemp("hub") / "adapter", tmp_path / "predictor"
     create_tiny().save_adapter(adapter, {"fingerprint": "0" * 16})
     predictor.mkdir()
     random_predictor([3, 4, 4]).save(predictor)
@@ -207,6 +251,7 @@ def test_the_four_stages_leave_the_same_bytes(engine, create_tiny, tmp_path, mon
     assert (told[0]["pictures"], told[0]["grid"], told[0]["width"]) == (10, 16, 96)
     local, ray = contents(tmp_path / "local"), contents(tmp_path / "ray")
     assert local == ray
+    assert len(sent.found) > 10 and all(path.is_relative_to(tmp_path) for path in sent.found)
     assert len([name for name in local if name.startswith("features/")]) == 3
     assert {"latents/latents-0000000.safetensors", "scores/scores.parquet", "scores/summary.json"} <= local.keys()
     assert len([name for name in local if name.endswith(".png")]) == 2 * len(plan) == 10
@@ -267,6 +312,23 @@ def test_a_machine_with_another_folder_of_data_is_refused(cluster, tmp_path) -> 
     assert not list(tmp_path.iterdir())
 
 
+def raylet_of(machine) -> int:
+    """The process that is the machine, whose children do its work."""
+    return machine.all_processes["raylet"][0].process.pid
+
+
+def test_a_machine_that_hangs_is_named(cluster, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("partcraft_kedro.cluster._ANSWER", 2.0)
+    machine = cluster.add_node(**MACHINE)
+    try:
+        os.kill(raylet_of(machine), signal.SIGSTOP)
+        with pytest.raises(UserError, match=r"^Ray's machine \S+ has not answered for 2 seconds: see what it waits"):
+            Engine(ComputeOptions(engine="ray", address=cluster.address), "cpu", tmp_path).check()
+    finally:
+        os.kill(raylet_of(machine), signal.SIGCONT)
+        cluster.remove_node(machine)
+
+
 def machines() -> list[dict]:
     return [node for node in ray.nodes() if node["Alive"]]
 
@@ -289,6 +351,42 @@ def test_a_point_is_a_task_that_takes_its_process_with_it(cluster, tmp_path, mon
     assert process.wait() == -1
     while Path(f"/proc/{log.read_text().strip()}").exists():
         time.sleep(0.05)
+
+
+TWICE = """
+import os, pathlib, sys
+begun = pathlib.Path(sys.argv[1])
+if begun.exists():
+    print("done")
+else:
+    print("begun", flush=True)
+    begun.write_text(str(os.getpid()))
+    os.read(0, 1)
+"""
+
+
+def test_a_point_whose_machine_is_lost_goes_on_on_another_or_says_that_there_is_none(cluster, tmp_path) -> None:
+    """Only machines that are added here have two processors."""
+    from partcraft_kedro.sweeps.remote import RayMachine
+
+    added = [cluster.add_node(**MACHINE | {"num_cpus": 2}) for _ in range(2)]
+    begun, log = tmp_path / "begun", tmp_path / "log.txt"
+    place = RayMachine(address=cluster.address, needs={"num_cpus": 2})
+    process = place.start(["-c", TWICE, str(begun)], {}, log)
+    while not begun.exists() or not begun.read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    of_point = {parent.pid for parent in psutil.Process(int(begun.read_text())).parents()}
+    (lost,) = [machine for machine in added if raylet_of(machine) in of_point]
+    cluster.remove_node(lost, allow_graceful=False)
+    assert process.wait() == 0
+    assert re.fullmatch(r"begun\nRay's machine is lost: going on on \S+\ndone\n", log.read_text())
+
+    (other,) = {*added} - {lost}
+    cluster.remove_node(other)
+    process = place.start(["-c", TWICE, str(begun)], {}, log)
+    assert process.wait() == -1
+    assert log.read_text() == "Ray's machine is lost (none that could run it is left): the same command goes on.\n"
 
 
 def test_a_cluster_that_does_not_answer_is_named(cluster, tmp_path) -> None:

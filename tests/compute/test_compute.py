@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
-from partcraft_kedro.cluster import _Ranges, differs, installed, places
+from partcraft_kedro.cluster import _Ranges, differs, places
 from partcraft_kedro.compute import Engine
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.machines import installed, shared_variables
 from partcraft_kedro.options import ComputeOptions
 
 
@@ -61,3 +62,43 @@ def test_a_worker_has_a_gpu_or_a_machine() -> None:
     assert places(nodes[1:], "auto") == [(nodes[1], {"num_cpus": 4})]
     with pytest.raises(UserError, match="neither GPUs nor processors"):
         places(nodes[2:], "auto")
+    with pytest.raises(UserError, match=r"^base\.device='cuda' is on none of Ray's machines: "):
+        places(nodes[1:], "cuda")
+    with pytest.raises(
+        UserError, match=r"^base\.device='cuda:1' is one GPU of several, and Ray's workers have one each"
+    ):
+        places(nodes, "cuda:1")
+
+
+def test_what_the_user_says_of_a_run_is_shared_and_what_is_of_a_machine_is_not(monkeypatch) -> None:
+    for name in (
+        "PARTCRAFT_DATA",
+        "HF_HOME",
+        "HF_HUB_OFFLINE",
+        "HF_TOKEN",
+        "MLFLOW_TRACKING_URI",
+        "ATEN_CPU_CAPABILITY",
+    ):
+        monkeypatch.setenv(name, "set")
+    for name in ("HOME", "PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "of this machine")
+    shared = shared_variables()
+    assert [shared[name] for name in ("PARTCRAFT_DATA", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN")] == ["set"] * 4
+    assert "of this machine" not in shared.values()
+
+
+def test_a_folder_that_other_machines_may_not_see_is_copied(tmp_path) -> None:
+    """And that of data, or for this process, is not."""
+    outside, root = tmp_path / "cache/adapter", tmp_path / "data"
+    outside.mkdir(parents=True)
+    (tmp_path / "blob").write_text("weights")
+    (outside / "weights").symlink_to(tmp_path / "blob")  # as a hub's cache has them
+    on_ray, here = (Engine(ComputeOptions(engine=name), "cpu", root) for name in ("ray", "local"))
+    assert here.shared(outside, root / "copies") == outside
+    assert on_ray.shared(root / "adapter", root / "copies") == root / "adapter"
+    assert not root.exists()
+    for content in ("weights", "other weights"):  # the first time it was killed in between
+        (tmp_path / "blob").write_text(content)
+        copy = on_ray.shared(outside, root / "copies")
+        assert copy.is_relative_to(root) and (copy / "weights").read_text() == content
+        assert not (copy / "weights").is_symlink()

@@ -30,3 +30,14 @@ def open_writing(folder: Path, pause: float = 0.0):
                 write_file(folder / "by" / path.name, lambda partial: partial.write_text(str(os.getpid())))
 
     return work
+
+
+def open_telling(folder: Path):
+    """Work that writes where a worker would look for a hub."""
+    from huggingface_hub import constants
+
+    def work(items: list[str], first: int) -> None:
+        told = f"{constants.ENDPOINT} {constants.HF_HUB_OFFLINE}"
+        write_file(folder / f"{first}.txt", lambda partial: partial.write_text(told))
+
+    return work

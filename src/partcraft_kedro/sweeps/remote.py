@@ -1,18 +1,23 @@
 """Points on the machines of a Ray cluster."""
 
+import logging
 import os
+import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from partcraft_kedro.cluster import connect
+from partcraft_kedro.machines import shared_variables
 from partcraft_kedro.project import project_folder
 from partcraft_kedro.stopping import ENDS_WITH_PARENT
 from partcraft_kedro.sweeps.processes import Machine
 
-# Of the environment, what the driver's user may have set for `kedro run`.
-_PASSED_ON = ("PARTCRAFT_", "MLFLOW_", "KEDRO_", "HF_", "DO_NOT_TRACK")
+_logger = logging.getLogger(__name__)
+_PAUSE = 0.2  # seconds between looks whether a point has ended
+_RESOURCES = {"num_gpus": "GPU", "num_cpus": "CPU"}  # how machines call what tasks need
 
 
 @dataclass(frozen=True)
@@ -20,46 +25,67 @@ class RayMachine(Machine):
     """One of a cluster's, or a share of it; needs: of Ray's resources, such as a GPU."""
 
     address: str | None = None
-    needs: dict[str, float] | None = None
+    needs: dict[str, float] = field(default_factory=dict)
 
     def start(self, arguments: list[str], environment: dict[str, str], log: Path) -> "RayProcess":
-        passed_on = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         log.write_bytes(b"")  # it may wait for its machine
-        task = connect(self.address).remote(_run).options(scheduling_strategy="SPREAD", **self.needs or {})
-        return RayProcess(self.address, task.remote(arguments, passed_on | environment, project_folder(), log))
+        task = connect(self.address).remote(_run).options(scheduling_strategy="SPREAD", **self.needs)
+        answer = task.remote(arguments, shared_variables() | environment, project_folder(), log)
+        return RayProcess(self, answer, log)
 
 
 class RayProcess:
     """A process that a task of Ray's waits for: it ends with the task. One whose machine is lost is started anew on
-    another, and goes on."""
+    another, and goes on; where Ray gives up, or no other would do, it has failed, and its log says so."""
 
-    def __init__(self, address: str | None, answer: object):
-        self._ray, self._answer = connect(address), answer
+    def __init__(self, machine: RayMachine, answer: object, log: Path):
+        self._ray, self._needs = connect(machine.address), machine.needs
+        self._answer, self._log = answer, log
+        self._killed = False
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        return self._look(0)
+        if self.returncode is None and self._ray.wait([self._answer], timeout=0)[0]:
+            try:
+                self.returncode = self._ray.get(self._answer)
+            except self._ray.exceptions.RayError as error:
+                self.returncode = -1
+                if not self._killed:
+                    self._tell_loss(" ".join(str(error).split())[:200])
+        elif self.returncode is None and not self._killed and not self._has_a_place():
+            self.kill()
+            self.returncode = -1
+            self._tell_loss("none that could run it is left")
+        return self.returncode
 
     def wait(self) -> int:
-        code = self._look(None)
-        assert code is not None  # it has ended
+        while (code := self.poll()) is None:
+            time.sleep(_PAUSE)
         return code
 
     def kill(self) -> None:
+        self._killed = True
         self._ray.cancel(self._answer, force=True)
 
-    def _look(self, seconds: float | None) -> int | None:
-        if self._ray.wait([self._answer], timeout=seconds)[0]:
-            try:
-                self.returncode = self._ray.get(self._answer)
-            except self._ray.exceptions.RayError:  # cancelled, or lost too often
-                self.returncode = -1
-        return self.returncode
+    def _has_a_place(self) -> bool:
+        """Whether a machine is there on which it runs, or could."""
+        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        needed = {_RESOURCES[name]: count for name, count in self._needs.items()}
+        return any(all(has.get(name, 0) >= count for name, count in needed.items()) for has in there)
+
+    def _tell_loss(self, reason: str) -> None:
+        told = f"Ray's machine is lost ({reason.rstrip('.')}): the same command goes on."
+        _logger.warning("%s: %s", self._log.parent.name, told)
+        with self._log.open("a") as log:
+            log.write(f"{told}\n")
 
 
 def _run(arguments: list[str], environment: dict[str, str], folder: Path, log: Path) -> int:
     """A Python process of so many arguments on Ray's machine; its exit code."""
     with log.open("ab") as output:
+        if log.stat().st_size:  # an earlier attempt's
+            output.write(f"Ray's machine is lost: going on on {socket.gethostname()}.\n".encode())
+            output.flush()
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,

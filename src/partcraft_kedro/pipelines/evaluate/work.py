@@ -46,7 +46,7 @@ def scoring(
     if summary.exists():  # of an attempt that was broken off when all was done but this
         shutil.rmtree(shards, ignore_errors=True)
         return
-    judge_path = judge / "judge.safetensors"
+    judge_path = engine.shared(judge, shards) / "judge.safetensors"
     load_truth = None
     if "world" in records:
         parts = {int(found): true for found, true in matching.items()}
@@ -65,7 +65,7 @@ def scoring(
         folder=shards / "scores",
     )
     engine.map(open_scoring, _pieces(plan), 1, "score pictures")
-    scored = scores.Scored.of_tables(plan, place.tables("shards/scores"))
+    scored = scores.Scored.of_tables(plan, place.tables("shards/scores/scores-*.parquet"))
     rows = scored.table
     result = scores.summarise(rows, evaluate.bootstrap, evaluate.seed)
     of_parts = scores.summarise_parts(scored, evaluate.bootstrap, evaluate.seed)
@@ -137,7 +137,7 @@ def _open_scoring(
 
     def work(pieces: list[pd.DataFrame], first: int) -> None:
         for number, planned in enumerate(pieces, start=first):
-            shard = folder / f"{number:05d}.parquet"
+            shard = folder / f"scores-{number:05d}.parquet"
             if shard.exists():
                 continue
             scored = scores.score_plan(planned, records, label_maps, pictures, root, truth=truth, **known)

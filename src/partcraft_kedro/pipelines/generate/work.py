@@ -1,5 +1,6 @@
 """What the stage of generation computes."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +27,10 @@ def generation(
     engine: Engine,
 ) -> None:
     """Writes `<id>.png` of every planned picture, with its recipe inside, and `looked/<id>.png`."""
-    open_work = partial(_open, adapter, part_predictor, base, sampling, seed, place.folder)
+    copies = place.folder / "copies"
+    open_work = partial(_open, engine.shared(adapter, copies), part_predictor, base, sampling, seed, place.folder)
     engine.map(open_work, plan[["id", "prompt", "noise"]], sampling.batch_size, "sample pictures")
+    shutil.rmtree(copies, ignore_errors=True)
 
 
 def _open(
