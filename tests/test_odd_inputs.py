@@ -499,11 +499,12 @@ def test_a_transferred_part_that_is_none_is_told() -> None:
 
 
 @pytest.mark.parametrize(("parts", "variants"), [(1, 1), (3, 50), (254, 2)])
-@pytest.mark.parametrize("discovery", ["plain", "centred", "trimmed", "published"])
+@pytest.mark.parametrize("discovery", ["plain", "centred", "trimmed", "whitened", "published"])
 def test_parts_of_one_picture(discovery: str, parts: int, variants: int) -> None:
     torch.manual_seed(0)
     features = torch.randn(1, 16, 5)
     settings = {"n_init": 1, "max_iter": 3, "min_patches": 1, "min_pictures": 1, "seed": 0, "extractor": {}}
+    settings["changes"] = torch.eye(5) if discovery == "whitened" else None
     predictor = fit_part_predictor([features], discovery=discovery, parts=parts, variants=variants, **settings)
     assert 1 <= predictor.part_count <= min(parts, 16)
     codes, _ = predictor.codes_of(features, predictor.label_maps(features))
@@ -536,7 +537,7 @@ def chain(tmp_path_factory):
     def run() -> dict:
         records, _ = images_nodes.check_pictures(images_nodes.read_pictures(images, stages), images, stages)
         extracted = extract_features(records, features, base, GROUPS["compute"](), stages)
-        predictor = parts_nodes.discover_parts(extracted, records, parts, stages)
+        predictor = parts_nodes.discover_parts(extracted, records, parts, base, GROUPS["compute"](), stages)
         masks, codes = parts_nodes.label_pictures(predictor, extracted, records, stages)
         PartPredictor.load(predictor)
         return parts_nodes.score_discovery(records, masks, codes, stages)

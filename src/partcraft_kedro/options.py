@@ -177,10 +177,11 @@ class FeaturesOptions(Options):
 class PartsOptions(Options):
     """Part discovery: three tiers of cosine k-means."""
 
-    discovery: Literal["plain", "centred", "trimmed", "published"] = "plain"
+    discovery: Literal["plain", "centred", "trimmed", "whitened", "published"] = "plain"
     """What tier 2 compares: `plain` features; `centred` on each picture's foreground and blurred; the same on a
-    foreground `trimmed` of perches and the like; or the `published` recipe: 100 pictures, and a constant vector in the
-    place of the background (the authors' code)."""
+    foreground `trimmed` of perches and the like; the same after features were `whitened` by what random crops of 256
+    training pictures change; or the `published` recipe: 100 pictures, and a constant vector in the place of the
+    background (the authors' code)."""
     parts: int = Field(5, ge=1, le=254)
     """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs); fewer if there are fewer patches."""
     variants: PositiveInt = 256

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -135,6 +136,7 @@ def test_a_machine_that_is_killed_is_done_without(cluster, expected, tmp_path) -
 
 DRIVER = """
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from partcraft_kedro.compute import Engine
@@ -181,8 +183,11 @@ class Paths(pickle.Pickler):
         return NotImplemented
 
 
-def test_the_four_stages_leave_the_same_bytes(engine, create_tiny, tmp_path, tmp_path_factory, monkeypatch) -> None:
-    """Features, latents, pictures and scores, of a few drawings and an untrained adapter; scores in several pieces.
+def test_the_stages_that_are_shared_out_leave_the_same_bytes(
+    engine, create_tiny, tmp_path, tmp_path_factory, monkeypatch
+) -> None:
+    """Features, what crops change of them, latents, pictures and scores, of a few drawings and an untrained adapter;
+    scores in several pieces.
 
     Of what workers are sent no path leads out of the folder of data, though the adapter is of a hub's cache.
     """
@@ -196,6 +201,7 @@ def test_the_four_stages_leave_the_same_bytes(engine, create_tiny, tmp_path, tmp
     from partcraft_kedro.pipelines.evaluate import work as evaluation
     from partcraft_kedro.pipelines.features.work import extraction
     from partcraft_kedro.pipelines.generate.work import generation
+    from partcraft_kedro.pipelines.parts import work as parts
     from partcraft_kedro.pipelines.train.work import caching
 
     sizes = {"classes": 2, "pictures_per_class": 5, "test_fraction": 0.2, "seed": 0}
@@ -232,9 +238,13 @@ def test_the_four_stages_leave_the_same_bytes(engine, create_tiny, tmp_path, tmp
     }
     whole, told = evaluation._SHARD, []
     monkeypatch.setattr(evaluation, "_SHARD", 2)
+    monkeypatch.setattr(parts, "_CROP_SHARD", 5)
     for name, by in (("local", Engine(ComputeOptions(), "cpu", tmp_path)), ("ray", engine)):
-        places = {kind: StageRef(tmp_path / name / kind, "") for kind in ("features", "latents", "pictures", "scores")}
+        kinds = ("features", "crop_changes", "latents", "pictures", "scores")
+        places = {kind: StageRef(tmp_path / name / kind, "") for kind in kinds}
         told.append(extraction(places["features"], records=records, features=features, engine=by))
+        extracted = replace(places["features"], summary=told[-1])
+        parts.cropping(places["crop_changes"], features=extracted, records=records, seed=0, engine=by)
         caching(places["latents"], records=records, base=base, engine=by)
         generation(
             places["pictures"],
@@ -253,6 +263,7 @@ def test_the_four_stages_leave_the_same_bytes(engine, create_tiny, tmp_path, tmp
     assert local == ray
     assert len(sent.found) > 10 and all(path.is_relative_to(tmp_path) for path in sent.found)
     assert len([name for name in local if name.startswith("features/")]) == 3
+    assert len([name for name in local if name.startswith("crop_changes/")]) == 2  # of eight pictures to learn from
     assert {"latents/latents-0000000.safetensors", "scores/scores.parquet", "scores/summary.json"} <= local.keys()
     assert len([name for name in local if name.endswith(".png")]) == 2 * len(plan) == 10
     monkeypatch.setattr(evaluation, "_SHARD", whole)

@@ -3,9 +3,9 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from partcraft_kedro.parts.discovery import _without_rare, fit_part_predictor
+from partcraft_kedro.parts.discovery import _without_rare, fit_part_predictor, whitening_of
 from partcraft_kedro.parts.predictor import ABSENT
-from partcraft_kedro.randomness import numpy_generator
+from partcraft_kedro.randomness import numpy_generator, torch_generator
 
 OPTIONS = {
     "discovery": "plain",
@@ -19,8 +19,8 @@ OPTIONS = {
 }
 
 
-def discover(chunks, **changed):
-    return fit_part_predictor(chunks, **OPTIONS | changed, extractor={"model": "tiny"})
+def discover(chunks, changes=None, **changed):
+    return fit_part_predictor(chunks, changes=changes, **OPTIONS | changed, extractor={"model": "tiny"})
 
 
 def predict(predictor, features):
@@ -165,6 +165,50 @@ def test_trimmed_what_nearly_all_pictures_show_or_is_least_like_background_stays
     assert predictor.trial is None
     centred = discover([features], discovery="centred")
     assert np.array_equal(predictor.label_maps(features), centred.label_maps(features))
+
+
+def test_whitening_by_hand():
+    """Variances of 3 along the diagonal and 1 across it are 3/2 and 1/2 of their mean; with 1, by half, 5/4 and 3/4."""
+    along, across = np.array([1, 1]) / 2**0.5, np.array([1, -1]) / 2**0.5
+    expected = np.outer(along, along) / 1.25**0.5 + np.outer(across, across) / 0.75**0.5
+    for size in (1, 100):  # of features: nothing hangs on it
+        found = whitening_of(size * torch.tensor([[2.0, 1.0], [1.0, 2.0]])).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(whitening_of(torch.zeros(2, 2)), 2**0.5 * np.eye(2), atol=1e-6)  # no change at all
+
+
+def test_whitening_finds_parts_where_crops_change_more_than_parts_differ_in(plant):
+    """In one direction patches vary within every picture by more than parts are apart, and so do crops of them. It lies
+    along no axis: what does is standardised away."""
+    planted = plant(pictures=40)
+    rng = np.random.default_rng(0)
+    noise = 1.3 * rng.choice([-1.0, 1.0], (40, 2, 2)).repeat(4, 1).repeat(4, 2)  # wider than the blur
+    features = torch.cat([planted.features, torch.from_numpy(noise).float().flatten(1)[..., None]], -1)
+    turned = torch.linalg.qr(
+        torch.randn(features.shape[-1], features.shape[-1], generator=torch_generator(0, "turn"))
+    ).Q
+    features = features @ turned
+    changes = 0.01 * torch.eye(len(turned)) + torch.outer(turned[-1], turned[-1])
+    inside = planted.labels > 0
+
+    def agreement(predictor):
+        return adjusted_rand_score(planted.labels[inside], predictor.label_maps(features)[inside])
+
+    trimmed = agreement(discover([features], discovery="trimmed"))
+    whitened = discover([features], changes, discovery="whitened")
+    assert trimmed < 0.5
+    assert agreement(whitened) > 0.95
+    torch.testing.assert_close(whitened.whitening, whitening_of(changes))
+    again = discover(features.split(7), changes, discovery="whitened").label_maps(features)
+    assert adjusted_rand_score(again[inside], whitened.label_maps(features)[inside]) > 0.95
+
+
+def test_whitened_background_is_trimmed_as_by_trimmed(plant):
+    features = with_perches(plant(pictures=40), 24)
+    trimmed = discover([features], discovery="trimmed")
+    whitened = discover([features], torch.eye(features.shape[-1]), discovery="whitened")
+    torch.testing.assert_close(whitened.trial, trimmed.trial)
+    assert np.array_equal(whitened.label_maps(features), trimmed.label_maps(features))  # all directions alike
 
 
 def test_a_variant_of_too_few_pictures_is_given_up_and_these_go_to_the_next_nearest():

@@ -69,6 +69,28 @@ def test_trimmed_label_maps_are_of_what_a_trial_leaves(tmp_path):
     assert PartPredictor.load(tmp_path).label_maps(features).tolist() == [[[1, 1], [0, 0]]]
 
 
+def test_whitened_label_maps_are_of_whitened_features_saved_and_loaded(tmp_path):
+    """The first two patches differ from the others in one direction, first and third in another, by less."""
+    up, side = torch.tensor([0, 0, 1.0, 1.0]), torch.tensor([0, 0, 1.0, -1.0])  # along no axis
+    features = (
+        torch.tensor([0, 5.0, 0, 0]) + torch.stack([2 * up + side, 2 * up - side, side - 2 * up, -side - 2 * up])[None]
+    )
+    light = torch.eye(4) - 0.49 * torch.outer(up, up)  # makes light of the first of them
+    parts = torch.nn.functional.normalize(torch.stack([up, side]))
+    predictor = PartPredictor(
+        torch.eye(4)[:2], parts, [torch.eye(4)[m : m + 1].clone() for m in range(3)],
+        whitening=light, discovery="whitened", features={}, min_patches=1,
+    )  # fmt: skip
+    assert predictor.label_maps(features).tolist() == [[[2, 1], [2, 1]]]
+    predictor.save(tmp_path)
+    assert PartPredictor.load(tmp_path).label_maps(features).tolist() == [[[2, 1], [2, 1]]]
+    predictor.whitening = None
+    assert predictor.label_maps(features).tolist() == [[[1, 1], [2, 2]]]
+    predictor.save(tmp_path)
+    with pytest.raises(UserError, match=r"does not hold a whole part predictor \('whitening'\)"):
+        PartPredictor.load(tmp_path)
+
+
 def test_the_code_is_that_of_the_mean_feature(predictor):
     """The mean of (0, 1, 0) and (0, .6, .7), (0, .8, .35), is nearer to (0, .8, .6) than to (0, 1, 0)."""
     features = torch.tensor([[[0, 1, 0], [0, 1.8, 1.7], [0, 0, 1], [0, 0, 1]]])

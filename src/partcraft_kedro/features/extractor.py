@@ -77,8 +77,7 @@ class FeatureExtractor:
             pictures = to_unit(pictures)
         pictures = pictures.to(self.device)
         if pictures.shape[-1] != self.size:
-            size = (self.size, self.size)
-            pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
+            pictures = resized(pictures, self.size)
         pictures = (pictures - self._mean) / self._std
         features = self._features(pictures)
         if self._mirrored:
@@ -90,3 +89,8 @@ class FeatureExtractor:
         with torch.autocast(torch.device(self.device).type, self._half, enabled=self._half is not None):
             hidden = self.network(pictures).last_hidden_state[:, self._before_patches :]
         return hidden.float().unflatten(1, (self.grid, self.grid))
+
+
+def resized(pictures: torch.Tensor, size: int) -> torch.Tensor:
+    """Square pictures, (n, 3, h, h) in 0..1 → (n, 3, size, size), bicubic and antialiased."""
+    return F.interpolate(pictures, (size, size), mode="bicubic", antialias=True).clamp(0, 1)

@@ -47,12 +47,12 @@ def write_shards(
         for start, shard in missing.items():
             features = []
             for batch in batches[start]:
-                features.append(_finite(extractor(next(decoded)).half(), batch, extractor.model))
+                features.append(finite(extractor(next(decoded)).half(), batch, extractor.model))
                 progress.update(len(batch))
             write_file(shard, partial(save_file, {"features": torch.cat(features)}))
 
 
-def _finite(features: torch.Tensor, paths: Sequence[Path], model: str) -> torch.Tensor:
+def finite(features: torch.Tensor, paths: Sequence[Path], model: str) -> torch.Tensor:
     """Features (n, patches, width) as they are. Raises UserError if any is not a finite number."""
     whole = features.isfinite().flatten(1).all(1)
     if not whole.all():

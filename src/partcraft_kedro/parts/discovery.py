@@ -29,13 +29,14 @@ def fit_part_predictor(
     min_pictures: int,
     seed: int,
     extractor: dict,
+    changes: torch.Tensor | None = None,
 ) -> PartPredictor:
     """Fit a predictor. `features` can be gone through many times, (pictures, patches, width) a step.
 
-    discovery: `plain`, `centred`, `trimmed` or `published`, see `part_points`; parts: M, at most; variants: K, at most,
-    for each part and the background; n_init and max_iter: of k-means; min_patches: a part smaller than this counts as
-    absent; min_pictures: a variant of fewer is given up; extractor: what `FeatureExtractor` takes to make these
-    features.
+    discovery: `plain`, `centred`, `trimmed`, `whitened` or `published`, see `part_points`; parts: M, at most;
+    variants: K, at most, for each part and the background; n_init and max_iter: of k-means; min_patches: a part smaller
+    than this counts as absent; min_pictures: a variant of fewer is given up; extractor: what `FeatureExtractor` takes
+    to make these features; changes: for `whitened`, what a crop changes of them, see `whitening_of`.
     Raises UserError if no patch of any picture is foreground, as of pictures of one colour.
     """
     options = {"n_init": n_init, "max_iter": max_iter, "seed": seed}
@@ -43,27 +44,34 @@ def fit_part_predictor(
     scene = cosine_kmeans(lambda: (chunk.flatten(0, 1) for chunk in fitted), 2, purpose="scene", **options)
     scene = _background_first(scene, fitted)
 
-    def points(trial: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
+    def points(trial: torch.Tensor | None, whitening: torch.Tensor | None) -> Iterator[torch.Tensor]:
         for chunk in fitted:
             foreground = trim(chunk, foreground_of(chunk, scene), trial)
-            of_chunk = part_points(chunk, foreground, discovery)
+            of_chunk = part_points(chunk, foreground, discovery, whitening)
             yield of_chunk.flatten(0, 1) if discovery == "published" else of_chunk[foreground]
 
     if not any(foreground_of(chunk, scene).any() for chunk in fitted):
         raise UserError("The training pictures show nothing but background: parts are found in pictures of something.")
-    trial = None
-    if discovery == "trimmed":
-        trial = cosine_kmeans(points, parts + 1, purpose="trial", **options)
+    trial, whitening = None, None if changes is None else whitening_of(changes)
+    if discovery in ("trimmed", "whitened"):  # whitened, a trial tells background less well
+        trial = cosine_kmeans(lambda: points(None, None), parts + 1, purpose="trial", **options)
         trial = _outskirts_first(trial, fitted, scene, min_patches)
     if discovery == "published":  # one cluster more, which the constant background takes
-        part_centroids = cosine_kmeans(points, parts + 1, purpose="parts", **options)
+        part_centroids = cosine_kmeans(lambda: points(None, None), parts + 1, purpose="parts", **options)
         constant = part_centroids.sum(-1).argmin()
         part_centroids = part_centroids[torch.arange(len(part_centroids)) != constant]
     else:
-        part_centroids = cosine_kmeans(lambda: points(trial), parts, purpose="parts", **options)
+        part_centroids = cosine_kmeans(lambda: points(trial, whitening), parts, purpose="parts", **options)
     parts = len(part_centroids)  # fewer than asked for where there are fewer patches
     predictor = PartPredictor(
-        scene, part_centroids, [], trial=trial, discovery=discovery, features=extractor, min_patches=min_patches
+        scene,
+        part_centroids,
+        [],
+        trial=trial,
+        whitening=whitening,
+        discovery=discovery,
+        features=extractor,
+        min_patches=min_patches,
     )
 
     means_of_parts: list[list[torch.Tensor]] = [[] for _ in range(parts + 1)]
@@ -80,6 +88,17 @@ def fit_part_predictor(
 
     predictor.variants.extend(variants_of(m, torch.cat(of_part)) for m, of_part in enumerate(means_of_parts))
     return predictor
+
+
+def whitening_of(changes: torch.Tensor) -> torch.Tensor:
+    """What makes light of directions that a crop changes: (½ C + ½ I)^-½ of the changes' second moment, (width, width),
+    scaled so that its mean variance is 1.
+
+    Mixed with the identity, since a direction that crops never change may be one that hardly varies at all.
+    """
+    scale = changes.diagonal().mean().clamp(min=1e-12)
+    variances, directions = torch.linalg.eigh((changes.double() / scale + torch.eye(len(changes))) / 2)
+    return ((directions * variances**-0.5) @ directions.T).float()
 
 
 def _some_pictures(features: Iterable[torch.Tensor], count: int, seed: int) -> list[torch.Tensor]:

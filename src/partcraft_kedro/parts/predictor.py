@@ -24,7 +24,7 @@ class PartPredictor:
     """The three tiers of centroids, and the features they were fitted on.
 
     scene: (2, width), background first; parts: (M, width); variants: M+1 tensors (K_m, width), background first;
-    trial: (n, width) that `trim` takes, or None;
+    trial: (n, width) that `trim` takes, or None; whitening: (width, width) that `part_points` takes, or None;
     discovery: what tier 2 compares, see `part_points`; features: what `FeatureExtractor` takes;
     min_patches: a smaller part counts as absent; device: where the extractor computes.
     All centroids have unit length: every comparison is a cosine.
@@ -37,6 +37,7 @@ class PartPredictor:
         variants: list[torch.Tensor],
         *,
         trial: torch.Tensor | None = None,
+        whitening: torch.Tensor | None = None,
         discovery: str,
         features: dict,
         min_patches: int,
@@ -44,6 +45,7 @@ class PartPredictor:
     ):
         self.scene = scene
         self.trial = trial
+        self.whitening = whitening
         self.parts = parts
         self.variants = variants
         self.discovery = discovery
@@ -82,7 +84,7 @@ class PartPredictor:
     def label_maps(self, features: torch.Tensor) -> np.ndarray:
         """Tiers 1 and 2: (n, patches, width) → (n, grid, grid) uint8, 0 the background, 1..M the parts."""
         foreground = trim(features, foreground_of(features, self.scene), self.trial)
-        points = part_points(features, foreground, self.discovery)
+        points = part_points(features, foreground, self.discovery, self.whitening)
         labels = torch.where(foreground, (points @ self.parts.T).argmax(-1) + 1, 0)
         side = round(labels.shape[1] ** 0.5)
         return labels.unflatten(1, (side, side)).to(torch.uint8).numpy()
@@ -131,6 +133,8 @@ class PartPredictor:
         tensors |= {"scene": self.scene, "parts": self.parts}
         if self.trial is not None:
             tensors["trial"] = self.trial
+        if self.whitening is not None:
+            tensors["whitening"] = self.whitening
         save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "centroids.safetensors")
         settings = {
             "discovery": self.discovery,
@@ -150,7 +154,9 @@ class PartPredictor:
         try:
             settings = json.loads((folder / "part_predictor.json").read_text())
             tensors = load_file(folder / "centroids.safetensors")
-            scene, parts, trial = tensors.pop("scene"), tensors.pop("parts"), tensors.pop("trial", None)
+            scene, parts = tensors.pop("scene"), tensors.pop("parts")
+            trial = tensors.pop("trial", None)
+            whitening = tensors.pop("whitening") if settings["discovery"] == "whitened" else None
             variants = [tensors.pop(f"variants.{m}") for m in range(settings["parts"] + 1)]
             if tensors:
                 raise ValueError(f"{min(tensors)} is left over")
@@ -159,6 +165,7 @@ class PartPredictor:
                 parts,
                 variants,
                 trial=trial,
+                whitening=whitening,
                 discovery=settings["discovery"],
                 features=settings["features"] | {"model": settings["features"]["model"] or model},
                 min_patches=settings["min_patches"],
@@ -183,7 +190,9 @@ def trim(features: torch.Tensor, foreground: torch.Tensor, trial: torch.Tensor |
     return foreground & ((part_points(features, foreground, "trimmed") @ trial.T).argmax(-1) != 0)
 
 
-def part_points(features: torch.Tensor, foreground: torch.Tensor, discovery: str) -> torch.Tensor:
+def part_points(
+    features: torch.Tensor, foreground: torch.Tensor, discovery: str, whitening: torch.Tensor | None = None
+) -> torch.Tensor:
     """What tier 2 compares: (n, patches, width) features and (n, patches) foreground → unit vectors.
 
     discovery, one of
@@ -192,6 +201,7 @@ def part_points(features: torch.Tensor, foreground: torch.Tensor, discovery: str
     what the whole animal shares, such as its species, and leaves what differs between its parts; the second uses that
     parts are connected. docs/discovery.md measures both.
     `trimmed`: as `centred`, on a foreground from which `trim` has taken what is background after all.
+    `whitened`: as `trimmed`, after a linear map, `whitening`, (width, width), that makes light of what a crop changes.
     `published`: the authors' recipe, which replaces the background's features by a constant vector of -1.
     """
     points = F.normalize(features.float(), dim=-1)
@@ -199,6 +209,8 @@ def part_points(features: torch.Tensor, foreground: torch.Tensor, discovery: str
         return torch.where(foreground[..., None], points, -(points.shape[-1] ** -0.5))
     if discovery == "plain":
         return points
+    if whitening is not None:
+        points = points @ whitening
     inside = foreground[..., None].float()
     count = inside.sum(1, keepdim=True).clamp(min=1)
     points = (points - (points * inside).sum(1, keepdim=True) / count) * inside

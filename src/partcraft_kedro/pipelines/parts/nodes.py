@@ -2,21 +2,24 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from partcraft_kedro.compute import Engine
 from partcraft_kedro.images.crops import typical_crop
 from partcraft_kedro.images.decoding import load_pictures
-from partcraft_kedro.options import EvaluateOptions, PartsOptions
+from partcraft_kedro.options import BaseModelOptions, ComputeOptions, EvaluateOptions, PartsOptions
 from partcraft_kedro.parts import figures, names
 from partcraft_kedro.parts.label_maps import load_label_maps
 from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import Stage, StageRef, Stages
 
 _WORK = "partcraft_kedro.pipelines.parts.work"
-DISCOVERY = Stage("discovery", "05_model_input", version=4, work=f"{_WORK}.discovery")
+CROPPING = Stage("crop_changes", "04_feature", version=1, work=f"{_WORK}.cropping")
+DISCOVERY = Stage("discovery", "05_model_input", version=5, work=f"{_WORK}.discovery")
 LABELLING = Stage("labels", "05_model_input", version=4, work=f"{_WORK}.labelling")
 SCORING = Stage("part_scores", "05_model_input", version=1, work=f"{_WORK}.scoring")
 _SHOWN = 256  # pixels of a picture that crops are cut from
@@ -26,10 +29,22 @@ _VARIANTS, _VARIANTS_OF_MANY = 6, 4  # shown of each part, of six parts at most 
 _CROPS = 5  # shown of each variant
 
 
-def discover_parts(features: StageRef, records: pd.DataFrame, parts: PartsOptions, stages: Stages) -> Path:
-    """Fit the three tiers of centroids; returns the part predictor's folder."""
-    found = stages.run(DISCOVERY, {"features": features, "records": records, "parts": parts})
-    return found.folder / "part_predictor"
+def discover_parts(
+    features: StageRef,
+    records: pd.DataFrame,
+    parts: PartsOptions,
+    base: BaseModelOptions,
+    compute: ComputeOptions,
+    stages: Stages,
+) -> Path:
+    """Fit the three tiers of centroids, for `whitened` after a look at random crops; returns the part predictor's
+    folder."""
+    seen: dict[str, Any] = {"features": features, "records": records, "parts": parts}
+    if parts.discovery == "whitened":
+        of_crops = {"features": features, "records": records, "seed": parts.seed}
+        with Engine(compute, base.device, stages.root) as engine:
+            seen["crop_changes"] = stages.run(CROPPING, of_crops, {"engine": engine})
+    return stages.run(DISCOVERY, seen).folder / "part_predictor"
 
 
 def label_pictures(

@@ -11,7 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 nodes.discover_parts,
-                ["features", "records", "params:parts", "params:stages"],
+                ["features", "records", "params:parts", "params:base", "params:compute", "params:stages"],
                 "part_predictor",
                 name="discover_parts",
             ),

@@ -1,13 +1,18 @@
 """What the stages of parts compute."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from partcraft_kedro.compute import Engine, Work
 from partcraft_kedro.drawn.worlds import WORLDS
+from partcraft_kedro.features import crops
+from partcraft_kedro.features.extractor import FeatureExtractor
 from partcraft_kedro.features.shards import FeatureShards
 from partcraft_kedro.files import write_file, write_folder
 from partcraft_kedro.images import readers
@@ -16,15 +21,57 @@ from partcraft_kedro.parts import agreement, keypoints
 from partcraft_kedro.parts.discovery import fit_part_predictor
 from partcraft_kedro.parts.label_maps import load_label_maps, save_label_maps
 from partcraft_kedro.parts.predictor import PartPredictor
+from partcraft_kedro.randomness import numpy_generator
 from partcraft_kedro.stages import StageRef
 
+_FITTED = 65_536  # pictures at most: of each its parts' mean features are kept, 18 kB with M=5 and 768 numbers
+_CROPPED = 256  # pictures at most: 65,000 patches on 16×16, however large the dataset
+_CROP_SHARD = 16  # of them a file
 
-def discovery(place: StageRef, *, features: StageRef, records: pd.DataFrame, parts: PartsOptions) -> None:
-    """Fits the three tiers on the training pictures; writes `part_predictor/`."""
-    shards = FeatureShards(features.folder, (records["split"] == "train").to_numpy())
+
+def cropping(place: StageRef, *, features: StageRef, records: pd.DataFrame, seed: int, engine: Engine) -> None:
+    """Writes what random crops of some training pictures change of their features."""
+    chosen = some_training(records, _CROPPED, seed, "cropped pictures")
+    options = {"shard_size": _CROP_SHARD, "seed": seed}
+    open_work = partial(
+        _open_cropping, features.summary["extractor"], options, engine.device, engine.root, place.folder
+    )
+    engine.map(open_work, records["path"].iloc[chosen], _CROP_SHARD, "compare crops")
+
+
+def _open_cropping(given: dict[str, Any], options: dict[str, int], device: str, root: Path, folder: Path) -> Work:
+    extractor = FeatureExtractor(**given, device=device)
+
+    def work(paths: pd.Series, first: int) -> None:
+        crops.write_changes(extractor, [root / path for path in paths], folder, **options, first=first)
+
+    return work
+
+
+def discovery(
+    place: StageRef,
+    *,
+    features: StageRef,
+    records: pd.DataFrame,
+    parts: PartsOptions,
+    crop_changes: StageRef | None = None,
+) -> None:
+    """Fits the three tiers on the training pictures; writes `part_predictor/`.
+
+    crop_changes: of `cropping`, for the recipe `whitened`.
+    """
+    fitted = np.isin(np.arange(len(records)), some_training(records, _FITTED, parts.seed, "fitted pictures"))
+    shards = FeatureShards(features.folder, fitted)
     options = parts.model_dump(exclude={"names"})
-    predictor = fit_part_predictor(shards, extractor=features.summary["extractor"], **options)
+    changes = crops.read_changes(crop_changes.folder) if crop_changes else None
+    predictor = fit_part_predictor(shards, changes=changes, extractor=features.summary["extractor"], **options)
     write_folder(place.folder / "part_predictor", predictor.save)
+
+
+def some_training(records: pd.DataFrame, most: int, seed: int, purpose: str) -> np.ndarray:
+    """The rows of so many training pictures at most, drawn at random, in their order."""
+    training = np.flatnonzero(records["split"] == "train")
+    return np.sort(numpy_generator(seed, purpose).permutation(training)[:most])
 
 
 def labelling(place: StageRef, *, part_predictor: Path, features: StageRef, records: pd.DataFrame) -> None:
