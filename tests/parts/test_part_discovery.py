@@ -167,6 +167,14 @@ def test_trimmed_what_nearly_all_pictures_show_or_is_least_like_background_stays
     assert np.array_equal(predictor.label_maps(features), centred.label_maps(features))
 
 
+def test_trimmed_a_few_patches_of_a_fine_grid_show_no_perch(plant):
+    """Each patch cut in sixteen; of those that pictures without a perch have at the bottom, four are like one."""
+    features = with_perches(plant(pictures=40), 24).unflatten(1, (8, 8)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    features[24:, -2:, :2] = features[0, -1, 0]
+    labels = discover([features.flatten(1, 2)], discovery="trimmed").label_maps(features.flatten(1, 2))
+    assert (labels[:24, -4:] == 0).mean() > 0.9
+
+
 def test_whitening_by_hand():
     """Variances of 3 along the diagonal and 1 across it are 3/2 and 1/2 of their mean; with 1, by half, 5/4 and 3/4."""
     along, across = np.array([1, 1]) / 2**0.5, np.array([1, -1]) / 2**0.5

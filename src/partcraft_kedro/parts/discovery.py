@@ -138,8 +138,9 @@ def _outskirts_first(
     """Order the centroids of a trial fit so that the one which is background comes first; None if none of them is.
 
     Three signs must agree: it has the largest share of its patches in the outermost ring; they are nearer to the
-    scene's background than any other's; and fewer than nine of ten pictures show it. Where an animal fills the frame,
-    its ears may lie at the border, or its legs be like the ground.
+    scene's background than any other's; and fewer than nine of ten pictures show it, which takes two patches of 16×16,
+    or as large a share of a finer grid. Where an animal fills the frame, its ears may lie at the border, or its legs be
+    like the ground.
     """
     patches, at_border, likeness, shown = torch.zeros(4, len(trial))
     pictures = 0
@@ -152,7 +153,7 @@ def _outskirts_first(
         patches += of_chunk
         at_border += of_chunk - members.unflatten(1, (side, side))[:, 1:-1, 1:-1].sum((0, 1, 2))
         likeness += torch.einsum("npk,np->k", members, F.normalize(chunk, dim=-1) @ (scene[0] - scene[1]))
-        shown += (members.sum(1) >= min_patches).sum(0)
+        shown += (members.sum(1) >= max(min_patches, side**2 / 128)).sum(0)
         pictures += len(chunk)
     first = int((at_border / patches).nan_to_num().argmax())
     likest = int((likeness / patches).nan_to_num(-torch.inf).argmax())
