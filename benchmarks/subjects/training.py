@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import AttnProcessor2_0
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear as LoraLinear
 
 from measure import Result, side_by_side
 from partcraft_kedro.devices import half_precision
@@ -103,8 +103,8 @@ def _as_it_comes(model: PartCraft) -> None:
     unet.set_attn_processor(AttnProcessor2_0())
     model.pipeline.text_encoder.set_attn_implementation("sdpa")
     for module in unet.modules():
-        if isinstance(module, LoraLayer):
-            module.cast_input_dtype_enabled = True
+        if isinstance(module, LoraLinear):
+            module.__class__, module.cast_input_dtype_enabled = LoraLinear, True
 
 
 def _pictures_of(world: World, step: int) -> Pictures:

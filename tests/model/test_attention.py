@@ -162,3 +162,21 @@ def test_attention_written_out_rounds_no_score():
         found = attention._attention(query, key, value, scale=8**-0.5)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), exact, rtol=2**-7, atol=0.05)
+
+
+def test_self_attention_projects_in_one_product_where_all_is_frozen(unet, inputs):
+    """The weights keep their names, and lie in memory once."""
+    unet = copy.deepcopy(unet)
+    unet.down_blocks[2].attentions[0].transformer_blocks[0].attn1.to_k.weight.requires_grad_()
+    plain, names = copy.deepcopy(unet), list(unet.state_dict())
+    attention.attend_fused(unet)
+    assert list(unet.state_dict()) == names
+    layers = [layer for name, layer in unet.named_modules() if name.endswith(".attn1")]
+    joint = [layer for layer in layers if hasattr(layer, "to_qkv")]
+    assert len(joint) == len(layers) - 1 > 0
+    for layer in joint:
+        apart = torch.cat([projection.weight for projection in (layer.to_q, layer.to_k, layer.to_v)])
+        torch.testing.assert_close(layer.to_qkv, apart, rtol=0, atol=0)
+        assert layer.to_v.weight.untyped_storage().data_ptr() == layer.to_qkv.untyped_storage().data_ptr()
+    assert not any(hasattr(layer, "to_qkv") for name, layer in unet.named_modules() if name.endswith(".attn2"))
+    torch.testing.assert_close(unet(*inputs).sample, plain(*inputs).sample, rtol=0, atol=1e-5)

@@ -125,6 +125,20 @@ def _attend_by(attention: Callable[..., torch.Tensor], unet: UNet2DConditionMode
         name: processor if ".transformer_blocks." in name else own for name, own in unet.attn_processors.items()
     }
     unet.set_attn_processor(processors)
+    for name in unet.attn_processors:
+        if name.endswith(".attn1.processor"):
+            _join_projections(unet.get_submodule(name.removesuffix(".processor")))
+
+
+def _join_projections(attn: Attention) -> None:
+    """Let self-attention project in one product, where all is frozen: its weights then lie one behind the other."""
+    projections = (attn.to_q, attn.to_k, attn.to_v)
+    plain = all(type(layer) is nn.Linear and layer.bias is None for layer in projections)
+    if plain and not attn.is_cross_attention and not any(layer.weight.requires_grad for layer in projections):
+        joint = torch.cat([layer.weight for layer in projections])
+        attn.register_buffer("to_qkv", joint, persistent=False)
+        for layer, weight in zip(projections, joint.chunk(3), strict=True):
+            layer.weight.data = weight
 
 
 class _Processor:
@@ -173,9 +187,10 @@ def _probabilities(query: torch.Tensor, key: torch.Tensor, scale: float) -> torc
 
     Fused attention sums in float32 too: bfloat16 would round a score of 16 to an eighth, and its share to 6%.
     """
+    # The product takes them contiguous: so each is copied once, and the scale meets channels, of which there are few.
+    query, key = (tensor.to(torch.float32, memory_format=torch.contiguous_format) for tensor in (query, key))
     with torch.autocast(query.device.type, enabled=False):
-        scores = query.float() @ key.float().transpose(-1, -2) * scale
-    return scores.softmax(-1)
+        return (query * scale @ key.transpose(-1, -2)).softmax(-1)
 
 
 def _fused(
@@ -194,7 +209,10 @@ def _fused(
 
 def _project(attn: Attention, hidden_states: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Query, key, value: (batch, head, location or token, channel)."""
-    projected = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+    if hasattr(attn, "to_qkv"):
+        projected = F.linear(hidden_states, attn.to_qkv).chunk(3, -1)
+    else:
+        projected = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
     # Not by `unflatten`, at which torch 2.11's compiler breaks its graph.
     apart = (tensor.reshape(*tensor.shape[:2], attn.heads, tensor.shape[2] // attn.heads) for tensor in projected)
     return tuple(tensor.transpose(1, 2) for tensor in apart)

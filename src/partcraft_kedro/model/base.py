@@ -15,7 +15,7 @@ from partcraft_kedro.devices import resolve_device, uses_autocast
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.attention import attend_in_float32, attention_layers
 from partcraft_kedro.model.group_norm import can_fuse
-from partcraft_kedro.model.streamlined import streamline
+from partcraft_kedro.model.streamlined import streamline, streamline_lora
 from partcraft_kedro.weights import (
     UNET,
     XL,
@@ -165,6 +165,7 @@ def compute_in(pipeline: Base, dtype: torch.dtype) -> None:
         streamline(unet, dtype, fused=can_fuse(unet.device))
     elif unet.device.type == "cpu" and dtype != torch.float32:
         attend_in_float32(unet, *text_encoders(pipeline))
+        streamline_lora(unet)
     # What tensor cores, and a CPU's float32 convolutions, are faster in.
     if unet.device.type == "cuda" or dtype == torch.float32:
         unet.to(memory_format=torch.channels_last)

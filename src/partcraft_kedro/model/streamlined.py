@@ -26,11 +26,23 @@ def streamline(unet: UNet2DConditionModel, dtype: torch.dtype, *, fused: bool) -
         lambda _, arguments: (arguments[0].to(dtype, memory_format=torch.channels_last), *arguments[1:])
     )
     attend_fused(unet)
+    _replace(unet, (_Linear, _Conv2d, _LayerNorm, LeanGroupNorm, _Lora, _Resnet, _Transformer))
     for module in unet.modules():
-        if (leaner := _LEANER.get(type(module))) and leaner.replaces(module):
-            module.__class__ = leaner
-        if isinstance(module, _GroupNorm):
+        if isinstance(module, LeanGroupNorm):
             module.fused = fused
+
+
+def streamline_lora(unet: UNet2DConditionModel) -> None:
+    """Let LoRA take fewer kernels, also under autocast."""
+    _replace(unet, (_Lora,))
+
+
+def _replace(unet: UNet2DConditionModel, leaner: tuple[Any, ...]) -> None:
+    """Give each module of the class that one of `leaner` extends that one, where its mathematics are the same."""
+    of_class = {kind.__bases__[0]: kind for kind in leaner}
+    for module in unet.modules():
+        if (kind := of_class.get(type(module))) and kind.replaces(module):
+            module.__class__ = kind
 
 
 def _learns(module: nn.Module) -> bool:
@@ -38,16 +50,15 @@ def _learns(module: nn.Module) -> bool:
 
 
 class _Cast(torch.autograd.Function):
-    """Several weights in another type, in one kernel each way."""
+    """Several weights in float32, in another type, in one kernel each way."""
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        ctx.dtype = weights[0].dtype
         return _copied(weights, dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return None, *_copied(gradients, ctx.dtype)
+        return None, *_copied(gradients, torch.float32)
 
 
 def _copied(tensors: tuple[torch.Tensor, ...], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -83,7 +94,9 @@ class _LayerNorm(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
-class _GroupNorm(nn.GroupNorm):
+class LeanGroupNorm(nn.GroupNorm):
+    """fused: whether it is one kernel, see `group_norm.can_fuse`."""
+
     fused: bool
 
     @staticmethod
@@ -144,8 +157,3 @@ class _Transformer(Transformer2DModel):
         if not self.use_linear_projection:
             hidden_states = self.proj_out(hidden_states)
         return hidden_states + residual
-
-
-_LEANER = {
-    leaner.__bases__[0]: leaner for leaner in (_Linear, _Conv2d, _LayerNorm, _GroupNorm, _Lora, _Resnet, _Transformer)
-}
