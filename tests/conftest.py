@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 SLOW = (
     *("pipelines/test_stable_diffusion.py", "training/test_distributed.py", "pipelines"),
     *("shapes", "training", "generation", "compose/test_studio.py"),
-    *("compute/test_cluster.py", "model/test_partcraft.py", "model/test_unlike_bases.py"),
+    *("compute/test_cluster.py", "model/test_memory.py", "model/test_partcraft.py", "model/test_unlike_bases.py"),
     *("export/test_round_trip.py", "export/test_folder.py", "export/test_hub.py"),
     *("test_cli.py", "test_hooks.py", "test_odd_inputs.py", "test_project.py", "test_settings.py", "test_stopping.py"),
     *("test_tracking.py", "test_benchmarks_gpu.py"),

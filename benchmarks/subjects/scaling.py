@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.memory import step_memory
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.loop import Gradient
-from partcraft_kedro.training.memory import step_memory
 from partcraft_kedro.training.step import draw_batch
 from subjects.world import PARTS, TRAINING, VARIANTS, World, fresh_model
 

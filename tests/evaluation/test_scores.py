@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from partcraft_kedro.evaluation.measures import nest
-from partcraft_kedro.evaluation.scores import Scored, random_others, score_plan, summarise
+from partcraft_kedro.evaluation.scores import Scored, random_others, score_plan, summarise, through_vae
 from partcraft_kedro.generation.plan import looked_path, make_plan
 from partcraft_kedro.model.base import load_base
 from partcraft_kedro.parts.predictor import PartPredictor
@@ -88,3 +88,19 @@ def test_pieces_of_a_plan_of_photographs_make_the_table_of_all(tmp_path):
         np.testing.assert_allclose(of_pieces.of_parts[name], values, err_msg=name)
     shown = np.isfinite(whole.of_parts["iou_found_mask_ceiling"]).any(1)
     assert shown.tolist() == [True, False, False]
+
+
+def test_ceilings_are_made_in_passes_that_memory_holds(caplog):
+    vae, passes = load_base("tiny", "cpu").vae, []
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    expected = through_vae(vae, pictures)
+
+    def allocate(_, arguments):
+        passes.append(len(arguments[0]))
+        torch.empty(2**50 if passes[-1] > 1 else 1)
+
+    vae.decoder.register_forward_pre_hook(allocate)
+    found = through_vae(vae, pictures)
+    assert passes == [3, 1, 1, 1]
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert "Memory ran out in encoding and decoding pictures" in caplog.text

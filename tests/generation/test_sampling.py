@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensor
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.plan import looked_path
@@ -69,6 +70,8 @@ def test_no_more_pictures_a_pass_than_asked_for_and_than_fit(create_tiny, caplog
     sample_pictures(model, PROMPTS, NAMES, options(steps=1, batch_size=3), seed=3)
 
     def count(_: torch.nn.Module, arguments: tuple) -> None:
+        if isinstance(arguments[0], FakeTensor):  # of the estimate, which knows nothing of this hook
+            return
         passes.append(len(arguments[0]) // 2)  # guidance draws each twice
         torch.empty(2**50 if passes[-1] > 2 else 1)
 

@@ -12,13 +12,13 @@ from partcraft_kedro.generation.sampling import Sampler, sample_pictures
 from partcraft_kedro.model.attention import AttentionCapture, attention_layers
 from partcraft_kedro.model.base import load_base, picture_size
 from partcraft_kedro.model.injection import PartPrompts
+from partcraft_kedro.model.memory import step_memory
 from partcraft_kedro.model.part_encoder import PartEncoder
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions, TrainOptions
 from partcraft_kedro.randomness import torch_generator
 from partcraft_kedro.training.cache import TrainingCache
 from partcraft_kedro.training.loop import Gradient
-from partcraft_kedro.training.memory import step_memory
 from partcraft_kedro.training.step import draw_batch
 
 WIDTHS = [16, 24]

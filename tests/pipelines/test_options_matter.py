@@ -90,6 +90,7 @@ ELSEWHERE = {
     "features.batch_size",  # speed and memory alone
     "parts.n_init",  # test_kmeans.py: on few pictures every start finds the same parts
     "generate.sampling.batch_size",
+    "generate.sampling.compile",  # test_as_on_a_gpu.py
     # test_training.py: speed, memory and rounding alone
     "base.precision",
     "train.micro_batch",

@@ -11,18 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.generation.sampling import sample_pictures
-from partcraft_kedro.model import base, partcraft
+from partcraft_kedro.generation.sampling import Sampler, sample_pictures
+from partcraft_kedro.model import base, compilation, memory, partcraft
 from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.compilation import compile_networks
 from partcraft_kedro.model.partcraft import PartCraft
+from partcraft_kedro.model.streamlined import LeanGroupNorm
 from partcraft_kedro.options import SamplingOptions, TrainOptions
-from partcraft_kedro.training import loop, memory
+from partcraft_kedro.training import loop
 from partcraft_kedro.training.cache import TrainingCache
-from partcraft_kedro.training.compilation import compile_networks
 from partcraft_kedro.training.loop import Gradient
 from partcraft_kedro.training.step import draw_ahead, draw_batch
 
@@ -146,10 +148,9 @@ def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCa
     assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
 
 
-def test_memory_is_counted_in_the_type_that_flows(as_on_a_gpu, monkeypatch) -> None:
+def test_memory_is_counted_in_the_type_that_flows(as_on_a_gpu) -> None:
     """Also where all weights of the U-Net learn, and are in another."""
     model = as_on_a_gpu(options(unet="full"), "bfloat16")
-    monkeypatch.setattr(memory, "uses_autocast", lambda device_type: False)
     flowing = set()
     for name, module in model.pipeline.unet.named_modules():
         if name.endswith((".to_q", ".to_k", ".to_v")):
@@ -169,8 +170,14 @@ def test_pictures_are_drawn_as_on_a_cpu(as_on_a_gpu) -> None:
     assert 0 < (half - expected).abs().mean() < 0.02
 
 
+def trace_large_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the compiler, the tracing alone; tiny counts as large."""
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setattr(compilation, "_SMALL", 0)
+
+
 def test_a_compiled_block_is_one_graph_for_each_shape(cache: TrainingCache, as_on_a_gpu, monkeypatch) -> None:
-    """Also for the smaller rest of a batch, and where no gradient comes in; of the compiler, the tracing alone."""
+    """Also for the smaller rest of a batch, and where no gradient comes in."""
     of = options(batch_size=3)
     plain, compiled = (as_on_a_gpu(of, "float32") for _ in range(2))
     kinds = set()
@@ -183,19 +190,74 @@ def test_a_compiled_block_is_one_graph_for_each_shape(cache: TrainingCache, as_o
             )
     with AttentionCapture(plain.pipeline.unet) as capture:
         Gradient(plain, capture, of, micro_batch=2)(draw_batch(plain, cache, of, 0))
-    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    trace_large_networks(monkeypatch)
     torch._dynamo.utils.counters.clear()
     with AttentionCapture(compiled.pipeline.unet) as capture:
         gradient = Gradient(compiled, capture, of, micro_batch=2)
-        compile_networks([compiled.pipeline.unet], by_block=True)
+        compile_networks([compiled.pipeline.unet], torch.device("cuda"), graphs=True)
         gradient(draw_batch(compiled, cache, of, 0))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(kinds) > 2
     found, expected = ({n: p.grad for n, p in model.trainable().items()} for model in (compiled, plain))
     assert apart(found, expected) < 1e-5
 
 
+def test_a_small_network_is_one_graph_that_is_launched_as_one(cache: TrainingCache, as_on_a_gpu, monkeypatch) -> None:
+    """Its gradient derived from the trace. Of CUDA graphs: that they are asked for."""
+    of, asked = options(), []
+    plain, compiled = (as_on_a_gpu(of, "float32") for _ in range(2))
+    _, expected = gradients(plain, cache, of)
+    for module in compiled.pipeline.unet.modules():
+        if isinstance(module, LeanGroupNorm):
+            module.fused = True  # as it would be on a GPU, where alone it runs
+
+    def trace(module: nn.Module, *, mode: str, fullgraph: bool) -> None:
+        asked.append((mode, fullgraph))
+        nn.Module.compile(module, backend="aot_eager", fullgraph=fullgraph)
+
+    torch._dynamo.utils.counters.clear()
+    with AttentionCapture(compiled.pipeline.unet) as capture:
+        gradient = Gradient(compiled, capture, of, micro_batch=2)
+        with monkeypatch.context() as patched:
+            patched.setattr(UNet2DConditionModel, "compile", trace, raising=False)
+            compile_networks([compiled.pipeline.unet], torch.device("cuda"), graphs=True)
+        gradient(draw_batch(compiled, cache, of, 0))
+    assert asked == [("reduce-overhead", True)]
+    assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 500
+    assert apart({name: parameter.grad for name, parameter in compiled.trainable().items()}, expected) < 1e-5
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["blocks", "whole"])
+def test_compiled_sampling_draws_the_same_pictures_and_each_shape_once(as_on_a_gpu, monkeypatch, whole: bool) -> None:
+    """Also where maps are kept, for which each batch puts fresh processors in the five layers' place. LoRA is in the
+    weights, as when an adapter is loaded."""
+    model = as_on_a_gpu(options(unet="frozen"), "float32")
+    sampling = SamplingOptions(steps=2, guidance_scale=2.0, batch_size=2)
+    prompts, names = ["a photo of a [0,1] [1,2]", "a photo of a [2,0]"] * 2, ["a", "b", "c", "d"]
+    expected = sample_pictures(model, prompts, names, sampling, 0)
+    trace_large_networks(monkeypatch)
+    torch._dynamo.utils.counters.clear()
+    compile_networks([model.pipeline.unet], torch.device("cpu" if whole else "cuda"), graphs=False)
+    batches = Sampler(model, sampling, 0, attention=[]).batches(prompts, names)
+    found, graphs = [], []
+    for batch in batches:
+        found.append(batch)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    torch.testing.assert_close(torch.cat(found), expected, rtol=0, atol=1e-4)
+    assert graphs[0] == graphs[1] > 0
+
+
+def test_pictures_that_cannot_be_compiled_whole_are_told_in_one_sentence(as_on_a_gpu, monkeypatch) -> None:
+    model = as_on_a_gpu(options(), "float32")
+    model.pipeline.unet.mid_block.register_forward_hook(lambda *_: torch._dynamo.graph_break())
+    trace_large_networks(monkeypatch)
+    compile_networks([model.pipeline.unet], torch.device("cpu"), graphs=False)
+    told = r"cannot compile base\.model \(.*\): give generate\.sampling\.compile=false\.$"
+    with pytest.raises(UserError, match=told):
+        sample_pictures(model, ["a photo of a [0,1]"], ["one"], SamplingOptions(steps=1), 0)
+
+
 def test_what_cannot_be_compiled_whole_is_told_in_one_sentence(cache: TrainingCache, as_on_a_gpu, monkeypatch) -> None:
-    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    trace_large_networks(monkeypatch)
     model = as_on_a_gpu(options(), "float32")
     model.pipeline.unet.down_blocks[2].attentions[0].transformer_blocks[0].register_forward_hook(
         lambda *_: torch._dynamo.graph_break()
@@ -203,7 +265,7 @@ def test_what_cannot_be_compiled_whole_is_told_in_one_sentence(cache: TrainingCa
     told = r"^torch [\w.+]+ cannot compile base\.model \(.*\): give train\.compile=false\.$"
     with AttentionCapture(model.pipeline.unet) as capture:
         gradient = Gradient(model, capture, options(), micro_batch=2)
-        compile_networks([model.pipeline.unet], by_block=True)
+        compile_networks([model.pipeline.unet], torch.device("cuda"), graphs=True)
         with pytest.raises(UserError, match=told):
             gradient(draw_batch(model, cache, options(), 0))
 

@@ -23,6 +23,7 @@ from partcraft_kedro.generation.plan import looked_path
 from partcraft_kedro.images.decoding import load_ahead
 from partcraft_kedro.images.tensors import from_vae, to_vae
 from partcraft_kedro.parts.predictor import ABSENT, PartPredictor
+from partcraft_kedro.passes import as_many_as_fit
 from partcraft_kedro.randomness import numpy_generator
 
 BATCH = 32
@@ -31,8 +32,13 @@ _OF_PARTS = "of_parts/"  # columns that are no picture's
 
 @torch.inference_mode()
 def through_vae(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
-    """Encode and decode a batch: (n, h, w, 3) uint8 → the same shape."""
-    return from_vae(vae.decode(vae.encode(to_vae(pictures).to(vae.device)).latent_dist.mean).sample)
+    """Encode and decode a batch: (n, h, w, 3) uint8 → the same shape. Raises UserError if memory does not hold one."""
+
+    def pass_on(at_once: int) -> np.ndarray:
+        pieces = to_vae(pictures).to(vae.device).split(at_once)
+        return from_vae(torch.cat([vae.decode(vae.encode(piece).latent_dist.mean).sample for piece in pieces]))
+
+    return as_many_as_fit(pass_on, len(pictures), "encoding and decoding pictures", "give base.device=cpu")[0]
 
 
 def random_others(plan: pd.DataFrame, records: pd.DataFrame, seed: int) -> list[str | None]:

@@ -35,8 +35,8 @@ class Recipe(BaseModel):
     """The fingerprint of the adapter's content."""
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a picture and in a link; how many pictures are sampled at once changes none."""
-        return self.model_dump(mode="json", exclude={"sampling": {"batch_size"}})
+        """As it stands in a picture and in a link; what is fast or fits changes none."""
+        return self.model_dump(mode="json", exclude={"sampling": {"batch_size", "compile"}})
 
 
 def write_picture(picture: Image.Image, recipe: Recipe, path: Path) -> None:

@@ -17,7 +17,9 @@ from partcraft_kedro.generation.recipes import Recipe, write_picture
 from partcraft_kedro.images.tensors import from_unit
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.base import Base, picture_size
+from partcraft_kedro.model.compilation import one_sentence_if_not_compiled
 from partcraft_kedro.model.injection import Conditioning
+from partcraft_kedro.model.memory import choose_batch
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.passes import as_many_as_fit
@@ -49,14 +51,17 @@ class Sampler:
         """
         variants = self.model.settings["variants"]
         checked = [parse_tokens(prompt, variants, self.part_names) for prompt in prompts]
-        done, size = 0, self.options.batch_size
+        done, size = 0, min(self.options.batch_size, len(names))
+        if size > 1:  # one is tried in any case
+            size = choose_batch(self.model, size, guided=self.options.guidance_scale > 1)
 
         def sample(pictures: int) -> torch.Tensor:
             return self._batch(checked[done : done + pictures], names[done : done + pictures])
 
         while done < len(names):
             most = min(size, len(names) - done)
-            batch, size = as_many_as_fit(sample, most, doing="sampling", remedy="give base.device=cpu")
+            with one_sentence_if_not_compiled("generate.sampling.compile"):
+                batch, size = as_many_as_fit(sample, most, doing="sampling", remedy="give base.device=cpu")
             done += len(batch)
             yield batch
 

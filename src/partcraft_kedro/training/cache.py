@@ -15,9 +15,10 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.files import read_file, write_file
 from partcraft_kedro.images.decoding import load_ahead
 from partcraft_kedro.images.tensors import to_vae
+from partcraft_kedro.passes import as_many_as_fit
 
 SHARD = 32  # pictures a file
-_BATCH = 4  # pictures given to the VAE at once: more are slower on a CPU
+_BATCH = 4  # pictures given to the VAE at once, where it does not take one by one: more are slower on a CPU
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,31 @@ def write_latents(vae: AutoencoderKL, paths: Sequence[Path], size: int, folder: 
     """Encode pictures in both flips, in shards; those that are there are kept.
 
     first: the number of the first picture, if these are some of all, a multiple of `SHARD`.
-    Raises UserError if one is encoded to values beyond float16's.
+    Raises UserError if one is encoded to values beyond float16's, or if memory does not hold one picture.
     """
     starts = range(0, len(paths), SHARD)
     shards = {start: folder / f"latents-{first + start:07d}.safetensors" for start in starts}
     missing = {start: shard for start, shard in shards.items() if not shard.exists()}
     decoded = load_ahead([paths[start : start + SHARD] for start in missing], size)
     progress = tqdm(missing.values(), total=len(shards), initial=len(shards) - len(missing), desc="cache latents")
+    at_once = _BATCH
     for shard, pictures in zip(progress, decoded, strict=True):
         mean, std = [], []
         for flipped in (pictures, np.ascontiguousarray(pictures[:, :, ::-1])):
-            posteriors = [vae.encode(batch.to(vae.device)).latent_dist for batch in to_vae(flipped).split(_BATCH)]
-            mean.append(torch.cat([posterior.mean.half().cpu() for posterior in posteriors]))
-            std.append(torch.cat([posterior.std.half().cpu() for posterior in posteriors]))
+            encode = partial(_encode, vae, to_vae(flipped))
+            (of_mean, of_std), at_once = as_many_as_fit(encode, at_once, "encoding pictures", "give base.device=cpu")
+            mean.append(of_mean)
+            std.append(of_std)
         if not all(half.isfinite().all() for half in [*mean, *std]):
             raise UserError(
                 "The VAE of base.model gives latents that are no finite numbers in float16: give another model."
             )
         tensors = {"mean": torch.stack(mean).contiguous(), "std": torch.stack(std).contiguous()}
         write_file(shard, partial(save_file, tensors))
+
+
+def _encode(vae: AutoencoderKL, pixels: torch.Tensor, at_once: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the posterior, in float16 on the CPU. pixels: (n, 3, h, w) in -1..1."""
+    posteriors = [vae.encode(batch.to(vae.device)).latent_dist for batch in pixels.split(at_once)]
+    mean = torch.cat([posterior.mean.half().cpu() for posterior in posteriors])
+    return mean, torch.cat([posterior.std.half().cpu() for posterior in posteriors])

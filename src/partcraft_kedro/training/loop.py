@@ -17,12 +17,12 @@ from tqdm import tqdm
 from partcraft_kedro.errors import FullDisk, UserError
 from partcraft_kedro.files import write_file
 from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.compilation import compile_networks, one_sentence_if_not_compiled
+from partcraft_kedro.model.memory import choose_micro_batch
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import TrainOptions
 from partcraft_kedro.passes import as_many_as_fit, is_out_of_memory
 from partcraft_kedro.training.cache import TrainingCache
-from partcraft_kedro.training.compilation import compile_networks, one_sentence_if_not_compiled
-from partcraft_kedro.training.memory import choose_micro_batch
 from partcraft_kedro.training.ranks import Ranks
 from partcraft_kedro.training.step import Batch, draw_batches, training_loss
 from partcraft_kedro.training.validation import Validation
@@ -142,8 +142,8 @@ class Gradient:
             unet.train()  # diffusers checkpoints in training mode alone; the U-Net has no other use for the mode
         chosen = options.micro_batch or micro_batch or choose_micro_batch(model, capture, options.batch_size)
         self.micro_batch = min(chosen, options.batch_size)
-        if options.compile:  # last: what the compiler meets on fake tensors it would skip ever after
-            compile_networks((unet, *model.prompts.text_encoders), by_block=model.device.type == "cuda")
+        if options.compile:
+            compile_networks((unet, *model.prompts.text_encoders), model.device, graphs=True)
             _logger.info("U-Net and text encoders are compiled in the first step, which takes minutes.")
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -151,7 +151,7 @@ class Gradient:
 
         Where memory runs out, this batch and all that follow are taken in passes of half the size.
         """
-        with one_sentence_if_not_compiled():
+        with one_sentence_if_not_compiled("train.compile"):
             losses, self.micro_batch = as_many_as_fit(
                 lambda pictures: self._accumulate(batch, pictures),
                 self.micro_batch,
@@ -164,6 +164,10 @@ class Gradient:
         if pictures < self.micro_batch:  # again, after memory ran out half-way
             for parameter in self._model.trainable().values():
                 parameter.grad = None
+        if self._options.compile and pictures < len(batch):
+            # CUDA graphs make the gradients of the next pass in the place of those of the last: here they are added up.
+            for parameter in self._model.trainable().values():
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         sums: dict[str, torch.Tensor] = {}
         for piece in batch.split(pictures):
             losses = training_loss(self._model, self._capture, self._noise_schedule, piece, self._options)

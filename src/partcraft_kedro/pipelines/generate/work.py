@@ -9,6 +9,7 @@ import pandas as pd
 from partcraft_kedro.compute import Engine, Work
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.sampling import Sampler, write_pictures
+from partcraft_kedro.model.compilation import compile_networks
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.options import BaseModelOptions, SamplingOptions
 from partcraft_kedro.parts.predictor import PartPredictor
@@ -46,6 +47,8 @@ def _open(
             f"the part predictor has M={len(of_predictor) - 1} with {of_predictor}: train again, or load the version "
             "of the predictor that belongs to it."
         )
+    if sampling.compile:
+        compile_networks([model.pipeline.unet], model.device, graphs=False)  # schedulers keep what it returns
     sampler = Sampler(model, sampling, seed)
 
     def work(plan: pd.DataFrame, first: int) -> None:
