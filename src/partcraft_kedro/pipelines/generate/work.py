@@ -1,6 +1,7 @@
 """What the stage of generation computes."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def generation(
 ) -> None:
     """Writes `<id>.png` of every planned picture, with its recipe inside, and `looked/<id>.png`."""
     copies = place.folder / "copies"
-    open_work = partial(_open, engine.shared(adapter, copies), part_predictor, base, sampling, seed, place.folder)
+    shared = replace(adapter, folder=engine.shared(adapter.folder, copies))
+    open_work = partial(_open, shared, part_predictor, base, sampling, seed, place.folder)
     engine.map(open_work, plan[["id", "prompt", "noise"]], sampling.batch_size, "sample pictures")
     shutil.rmtree(copies, ignore_errors=True)
 
