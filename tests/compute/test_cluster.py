@@ -363,6 +363,11 @@ def test_a_point_is_a_task_that_takes_its_process_with_it(cluster, tmp_path, mon
     while Path(f"/proc/{log.read_text().strip()}").exists():
         time.sleep(0.05)
 
+    monkeypatch.setattr("partcraft_kedro.sweeps.remote.project_folder", lambda: tmp_path / "gone")
+    assert machine.start(["-c", tell], {}, log).wait() == -1
+    told = r"Ray's machine cannot begin the point \(.+/gone'\)\): the same command goes on\.\n"
+    assert re.fullmatch(told, log.read_text())
+
 
 TWICE = """
 import os, pathlib, sys

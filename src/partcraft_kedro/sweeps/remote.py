@@ -48,14 +48,13 @@ class RayProcess:
         if self.returncode is None and self._ray.wait([self._answer], timeout=0)[0]:
             try:
                 self.returncode = self._ray.get(self._answer)
+            except self._ray.exceptions.RayTaskError as error:  # the project's folder is not there, or its Python
+                self._fail("cannot begin the point", error.cause)
             except self._ray.exceptions.RayError as error:
-                self.returncode = -1
-                if not self._killed:
-                    self._tell_loss(" ".join(str(error).split())[:200])
+                self._fail("is lost", error)
         elif self.returncode is None and not self._killed and not self._has_a_place():
-            self.kill()
-            self.returncode = -1
-            self._tell_loss("none that could run it is left")
+            self._ray.cancel(self._answer, force=True)
+            self._fail("is lost", "none that could run it is left")
         return self.returncode
 
     def wait(self) -> int:
@@ -73,8 +72,13 @@ class RayProcess:
         needed = {_RESOURCES[name]: count for name, count in self._needs.items()}
         return any(all(has.get(name, 0) >= count for name, count in needed.items()) for has in there)
 
-    def _tell_loss(self, reason: str) -> None:
-        told = f"Ray's machine is lost ({reason.rstrip('.')}): the same command goes on."
+    def _fail(self, what: str, reason: object) -> None:
+        """Its log then says what became of the machine, unless it was killed."""
+        self.returncode = -1
+        if self._killed:
+            return
+        in_one_line = " ".join(str(reason).split())[:200].rstrip(".")
+        told = f"Ray's machine {what} ({in_one_line}): the same command goes on."
         _logger.warning("%s: %s", self._log.parent.name, told)
         with self._log.open("a") as log:
             log.write(f"{told}\n")
