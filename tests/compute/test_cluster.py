@@ -249,7 +249,7 @@ def test_the_stages_that_are_shared_out_leave_the_same_bytes(
         generation(
             places["pictures"],
             plan=plan,
-            adapter=adapter,
+            adapter=StageRef(adapter, "0" * 16),
             part_predictor=predictor,
             base=base,
             sampling=sampling,
