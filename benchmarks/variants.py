@@ -10,6 +10,8 @@ animal looks. Means over parts and seeds, and in brackets the standard deviation
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +60,8 @@ def measure(extractor: FeatureExtractor, arguments: argparse.Namespace, seed: in
     pictures = np.stack([drawing.picture for drawing in drawings])
     batches = np.array_split(pictures, -(-count // _BATCH))
     features = torch.cat([extractor(batch) for batch in batches])
-    options = {"n_init": 4, "max_iter": 50, "seed": seed}
-    settings = {"discovery": arguments.discovery, "min_patches": 2, "min_pictures": 1, "extractor": {}}
+    options: dict[str, Any] = {"n_init": 4, "max_iter": 50, "seed": seed}
+    settings: dict[str, Any] = {"discovery": arguments.discovery, "min_patches": 2, "min_pictures": 1, "extractor": {}}
     predictor = fit_part_predictor([features], parts=len(world.looks), variants=1, **settings, **options)
     found = predictor.label_maps(features)
     true = patch_labels(np.stack([drawing.mask for drawing in drawings]), extractor.grid)
@@ -79,9 +81,7 @@ def measure(extractor: FeatureExtractor, arguments: argparse.Namespace, seed: in
         codes = {}
         for m in range(1, len(world.labels)):
             of_part = F.normalize(points[present[:, m], m], dim=-1)
-            centroids = cosine_kmeans(
-                lambda of_part=of_part: [of_part], arguments.variants, purpose=f"variants {m}", **options
-            )
+            centroids = cosine_kmeans(partial(list, [of_part]), arguments.variants, purpose=f"variants {m}", **options)
             codes[m] = (of_part @ centroids.T).argmax(-1).numpy()
         told = {
             (m, label): adjusted_mutual_info_score(of_label[present[:, m].numpy()], codes[m])
