@@ -54,7 +54,7 @@ def test_boxes_lie_within_the_picture_and_are_no_two_alike():
     rng = np.random.default_rng(0)
     boxes = [random_box(64, rng) for _ in range(200)]
     for left, top, side in boxes:
-        assert 35 <= side <= 58  # .55 and .9 of 64
+        assert 32 <= side <= 58  # .5 and .9 of 64
         assert 0 <= min(left, top) <= max(left, top) <= 64 - side
     assert len(set(boxes)) > 150
 

@@ -20,7 +20,7 @@ from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.images.tensors import to_unit
 from partcraft_kedro.randomness import numpy_generator
 
-_SIDES = (0.55, 0.9)  # of a crop, as shares of the picture's
+_SIDES = (0.5, 0.9)  # of a crop, as shares of the picture's
 
 
 def write_changes(
