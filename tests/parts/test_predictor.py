@@ -62,7 +62,7 @@ def test_trimmed_label_maps_are_of_what_a_trial_leaves(tmp_path):
     assert trim(features, foreground, None).all()
     predictor = PartPredictor(
         torch.tensor([BACKGROUND, FIRST]), torch.tensor([FIRST]), [torch.tensor([BACKGROUND]), torch.tensor([FIRST])],
-        trial=trial, discovery="trimmed", features={}, min_patches=1,
+        trial=trial, discovery="trimmed", features={"model": "tiny"}, min_patches=1,
     )  # fmt: skip
     assert predictor.label_maps(features).tolist() == [[[1, 1], [0, 0]]]
     predictor.save(tmp_path)
@@ -79,7 +79,7 @@ def test_whitened_label_maps_are_of_whitened_features_saved_and_loaded(tmp_path)
     parts = torch.nn.functional.normalize(torch.stack([up, side]))
     predictor = PartPredictor(
         torch.eye(4)[:2], parts, [torch.eye(4)[m : m + 1].clone() for m in range(3)],
-        whitening=light, discovery="whitened", features={}, min_patches=1,
+        whitening=light, discovery="whitened", features={"model": "tiny"}, min_patches=1,
     )  # fmt: skip
     assert predictor.label_maps(features).tolist() == [[[2, 1], [2, 1]]]
     predictor.save(tmp_path)

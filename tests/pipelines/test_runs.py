@@ -123,8 +123,8 @@ def test_a_second_run_computes_nothing_again(finished) -> None:
 @pytest.mark.parametrize(
     ("option", "stages"),
     [
-        ("train.attention_weight=0.1", {"training", "pictures"}),
-        ("generate.sampling.steps=3", {"training", "pictures"}),  # training shows pictures on its way
+        ("train.attention_weight=0.1", {"training", "adapter", "pictures"}),
+        ("generate.sampling.steps=3", {"training", "adapter", "pictures"}),  # training shows pictures on its way
         ("generate.sampling.batch_size=3", set()),  # memory alone
     ],
 )
