@@ -50,3 +50,21 @@ def test_a_child_ends_when_its_parent_s_end_of_the_pipe_closes() -> None:
     process = work(**{ENDS_WITH_PARENT: "1"})
     output, _ = process.communicate(timeout=60)  # closes it
     assert (process.returncode, output) == (143, "tidied up\n")
+
+
+def test_it_ends_in_order_though_mlflow_cannot_be_told(client, tmp_path) -> None:
+    script = f"""
+import mlflow
+from partcraft_kedro.stopping import stoppable
+mlflow.set_tracking_uri("sqlite:///{tmp_path}/mlflow.db")
+mlflow.set_experiment("curves")
+with stoppable():
+    mlflow.start_run()
+    open("{tmp_path}/mlflow.db", "w").write("no database any more")
+    raise KeyboardInterrupt
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 130, ended.stderr
+    told = ended.stderr.splitlines()
+    assert told[-2].startswith("MLflow goes on showing this run as running (")
+    assert told[-1] == "Stopped; the same command goes on."

@@ -36,10 +36,19 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        if mlflow := active_mlflow():
-            mlflow.end_run("KILLED")
+        _mark_as_killed()
         click.echo("Stopped; the same command goes on.", err=True)
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT))
+
+
+def _mark_as_killed() -> None:
+    """Tell MLflow, which may have been stopped in the middle of what it cannot go on from, or be out of reach."""
+    try:
+        if mlflow := active_mlflow():
+            mlflow.end_run("KILLED")
+    except Exception as error:  # of MLflow, its database or the network
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        click.echo(f"MLflow goes on showing this run as running ({reason}).", err=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

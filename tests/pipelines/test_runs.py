@@ -181,7 +181,7 @@ def test_killed_runs_end_with_the_same_bytes(finished, project) -> None:
         (signal.SIGKILL, "07_model_output/test/pictures-*/*.png"),
     ):
         code, output = project.run_killed(lambda pattern=pattern: project.found(pattern), by=by)
-        assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[by]
+        assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[by], output
         if by != signal.SIGKILL:
             assert output.strip().endswith("Stopped; the same command goes on.") and "Traceback" not in output
             assert not list(project.data.rglob("*.partial*"))
