@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 
@@ -36,6 +37,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
+        traceback.clear_frames(stop.__traceback__)  # MLflow's interrupted session ends, and with it the database's lock
         _mark_as_killed()
         click.echo("Stopped; the same command goes on.", err=True)
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT))
