@@ -250,7 +250,7 @@ def _panels_of_sweep(summary: pd.DataFrame) -> list[_Panel]:
         )
         panel.bounded = MEASURES[measure].bounded
         panel.seed_shift = 0.3 * width / len(labels)
-        panel.ticks = {x: _wrap(name, 16) for name, x in places.items()}
+        panel.ticks = {x: _wrap(name, 12) for name, x in places.items()}
         if not numbers:
             for bound in ("ceiling", "floor"):
                 means = rows.groupby("task")[bound].mean().dropna()
@@ -376,7 +376,7 @@ def _plot(panels: list[_Panel]) -> go.Figure:
             figure.add_scatter(x=[start, end], y=[value, value], mode="lines", **line, **hover, **place)
         if panel.limits:
             figure.update_yaxes(range=panel.limits, row=place["row"], col=place["col"])
-        figure.update_xaxes(title_text=panel.x_title, tickangle=0, row=place["row"], col=place["col"])
+        figure.update_xaxes(title_text=panel.x_title, autotickangles=[0, 90], row=place["row"], col=place["col"])
         if panel.ticks:
             texts = list(map(_for_plotly, panel.ticks.values()))
             figure.update_xaxes(tickvals=list(panel.ticks), ticktext=texts, row=place["row"], col=place["col"])
