@@ -97,7 +97,8 @@ def test_settings_stand_side_by_side_between_floor_and_ceiling(methods):
     summary = summarise_seeds(*methods, "creatures")
     drawn, plotted = sweep_figure(summary), sweep_plot(summary)
     emr = drawn.axes[0]
-    assert [tick.get_text().replace("\n", " ") for tick in emr.get_xticklabels()] == TASKS
+    wrapped = [task.replace(" ", "\n", 1) for task in TASKS]
+    assert [tick.get_text() for tick in emr.get_xticklabels()] == wrapped
     assert legend_of(drawn) == [*methods[0]["setting"].unique(), "single seeds", "ceiling", "floor"]
     means = 0.7 - 0.08 * np.arange(5) + 0.04 / 3
     for rank, method in enumerate(methods[0]["setting"].unique()):
