@@ -26,6 +26,11 @@ class FullDisk(UserError):
         )
 
 
+def in_one_line(error: BaseException) -> str:
+    """What an error says, for a sentence of ours; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 _FULL = (*map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)), "database or disk is full")
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any, TypeVar
 
 import pandas as pd
 
-from partcraft_kedro.errors import FullDisk, UserError, is_full_disk
+from partcraft_kedro.errors import FullDisk, UserError, in_one_line, is_full_disk
 
 _ROWS = 10_000  # of a table that are JSON at once
 _LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
@@ -97,7 +97,7 @@ def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
     try:
         return read(path)
     except Exception as error:  # every format has errors of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = in_one_line(error)
         raise UserError(
             f"{path} cannot be read ({reason}): restore it, or delete {path.parent} to have it made again."
         ) from error

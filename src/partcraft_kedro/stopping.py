@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from partcraft_kedro.errors import in_one_line
 from partcraft_kedro.tracking import active_mlflow
 
 ENDS_WITH_PARENT = "PARTCRAFT_ENDS_WITH_PARENT"
@@ -49,7 +50,7 @@ def _mark_as_killed() -> None:
         if mlflow := active_mlflow():
             mlflow.end_run("KILLED")
     except Exception as error:  # of MLflow, its database or the network
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = in_one_line(error)[:200]
         click.echo(f"MLflow goes on showing this run as running ({reason}).", err=True)
 
 

@@ -11,7 +11,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, in_one_line
 from partcraft_kedro.export import ADAPTER
 
 _LOG_IN = "log in with `hf auth login` or HF_TOKEN"
@@ -69,4 +69,4 @@ def _explain(error: Exception) -> tuple[str, str]:
     of_network = type(error).__module__.startswith("httpx") and status is None
     if of_network or isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
         return "the hub does not answer", "look at the network, HF_ENDPOINT and HF_HUB_OFFLINE,"
-    return " ".join(str(error).split())[:200] or type(error).__name__, "wait a little"
+    return in_one_line(error)[:200], "wait a little"

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, in_one_line
 
 # Pillow refuses twice as many as bombs: a gigapixel, which nothing but JPEG, decoded reduced, may come near.
 Image.MAX_IMAGE_PIXELS = 2**29
@@ -52,7 +52,7 @@ def decode(path: Path) -> tuple[Image.Image, tuple[int, int]]:
                 f"Picture {path} is in HEIC, which is not read here: convert it to JPEG, for example with `magick "
                 "mogrify -format jpg *.heic`, and move the original elsewhere."
             ) from error
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = in_one_line(error)
         raise UserError(f"Picture {path} cannot be decoded ({reason}): replace or remove it.") from error
 
 
