@@ -180,8 +180,8 @@ class PartsOptions(Options):
     discovery: Literal["plain", "centred", "trimmed", "whitened", "published"] = "plain"
     """What tier 2 compares: `plain` features; `centred` on each picture's foreground and blurred; the same on a
     foreground `trimmed` of perches and the like; the same after features were `whitened` by what random crops of 256
-    training pictures change; or the `published` recipe: 100 pictures, and a constant vector in the place of the
-    background (the authors' code)."""
+    training pictures change, which tier 3 compares too; or the `published` recipe: 100 pictures, and a constant vector
+    in the place of the background (the authors' code)."""
     parts: int = Field(5, ge=1, le=254)
     """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs); fewer if there are fewer patches."""
     variants: PositiveInt = 256

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from partcraft_kedro.parts.discovery import _without_rare, fit_part_predictor, whitening_of
-from partcraft_kedro.parts.predictor import ABSENT
+from partcraft_kedro.parts.predictor import ABSENT, part_means
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 
 OPTIONS = {
@@ -209,6 +209,34 @@ def test_whitening_finds_parts_where_crops_change_more_than_parts_differ_in(plan
     torch.testing.assert_close(whitened.whitening, whitening_of(changes))
     again = discover(features.split(7), changes, discovery="whitened").label_maps(features)
     assert adjusted_rand_score(again[inside], whitened.label_maps(features)[inside]) > 0.95
+
+
+def test_whitening_finds_variants_where_crops_change_more_than_variants_differ_in(plant):
+    """In one direction whole pictures vary by more than variants are apart, and so do crops: parts do not care."""
+    planted = plant()
+    shift = torch.from_numpy(np.random.default_rng(0).choice([-0.8, 0.8], 48)).float()
+    features = torch.cat([planted.features, shift[:, None, None].expand(-1, planted.features.shape[1], -1)], -1)
+    changes = torch.eye(features.shape[-1]) * 0.01
+    changes[1, 1] = changes[-1, -1] = 1  # and in the one of all foreground
+
+    def agreement(predictor):
+        labels, codes = predict(predictor, features)
+        assert adjusted_rand_score(labels.ravel(), planted.labels.ravel()) > 0.9
+        matched = [np.bincount(labels[planted.labels == m]).argmax() for m in (1, 2, 3)]
+        return np.mean(
+            [adjusted_rand_score(planted.codes[:, m], codes[:, name]) for m, name in enumerate(matched, 1)]
+        )
+
+    whitened = discover([features], changes, discovery="whitened")
+    assert agreement(discover([features], discovery="trimmed")) < 0.5
+    assert agreement(whitened) > 0.95
+    # Centroids are features all the same: the mean of those pictures of a part that have the code.
+    labels, codes = predict(whitened, features)
+    means, _ = part_means(features, labels, 4, 2)
+    for m in range(1, 4):
+        for number, centroid in enumerate(whitened.variants[m]):
+            own = torch.nn.functional.normalize(means[codes[:, m] == number, m], dim=-1).mean(0)
+            assert torch.cosine_similarity(own, centroid, dim=0) > 0.99
 
 
 def test_whitened_background_is_trimmed_as_by_trimmed(plant):

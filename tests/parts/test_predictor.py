@@ -102,6 +102,20 @@ def test_the_code_is_that_of_the_mean_feature(predictor):
     assert cosines.tolist() == [pytest.approx([0, 0.9952, 1], abs=1e-4)]
 
 
+def test_whitened_codes_are_of_whitened_means(predictor):
+    """The same means, in a space that makes light of the third direction: (0, 1.4, .85) becomes (0, 1.4, .17), whose
+    cosine with (0, 1, 0) is .9927, and with (0, .8, .12) .9996."""
+    features = torch.tensor([[[0, 1, 0], [0, 1.8, 1.7], [0, 0, 1], [0, 0, 1]]])
+    labels = predictor.label_maps(features)
+    predictor.whitening = torch.diag(torch.tensor([1, 1, 0.2]))
+    codes, cosines = predictor.codes_of(features, labels)
+    assert codes.tolist() == [[ABSENT, 1, 0]]
+    assert cosines.tolist() == [pytest.approx([0, 0.9996, 1], abs=1e-4)]
+    predictor.whitening = torch.diag(torch.tensor([1, 0.2, 1]))  # (0, .28, .85) is nearer to the third axis
+    predictor.variants[1] = torch.tensor([FIRST, SECOND])
+    assert predictor.codes_of(features, labels)[0].tolist() == [[ABSENT, 1, 0]]
+
+
 def test_part_means_by_hand(predictor):
     means, present = part_means(FEATURES, predictor.label_maps(FEATURES), 3, 2)
     torch.testing.assert_close(means[0], torch.tensor([[3, 0, 0], [0, 1.05, 0.01], [0, 0, 5]]))

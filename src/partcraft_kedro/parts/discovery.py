@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.parts.kmeans import cosine_kmeans
-from partcraft_kedro.parts.predictor import PartPredictor, foreground_of, part_means, part_points, trim
+from partcraft_kedro.parts.predictor import PartPredictor, foreground_of, part_means, part_points, trim, variant_points
 from partcraft_kedro.randomness import numpy_generator
 
 _PUBLISHED_PICTURES = 100  # that the authors' code fits tiers 1 and 2 on
@@ -83,8 +83,9 @@ def fit_part_predictor(
     def variants_of(m: int, means: torch.Tensor) -> torch.Tensor:
         if not len(means):  # a part that never reaches min_patches still needs a code for codes to index
             means = scene[:1] if m == 0 else part_centroids[m - 1 : m]
-        found = cosine_kmeans(lambda: [means], variants, purpose=f"variants {m}", **options)
-        return _without_rare(found, F.normalize(means.float(), dim=-1), min_pictures)
+        points = variant_points(means, whitening)
+        found = cosine_kmeans(lambda: [points], variants, purpose=f"variants {m}", **options)
+        return _unwhitened(_without_rare(found, points, min_pictures), whitening)
 
     predictor.variants.extend(variants_of(m, torch.cat(of_part)) for m, of_part in enumerate(means_of_parts))
     return predictor
@@ -99,6 +100,13 @@ def whitening_of(changes: torch.Tensor) -> torch.Tensor:
     scale = changes.diagonal().mean().clamp(min=1e-12)
     variances, directions = torch.linalg.eigh((changes.double() / scale + torch.eye(len(changes))) / 2)
     return ((directions * variances**-0.5) @ directions.T).float()
+
+
+def _unwhitened(points: torch.Tensor, whitening: torch.Tensor | None) -> torch.Tensor:
+    """The inverse of `variant_points`: centroids are kept as features, which all of the pipelines can compare."""
+    if whitening is None:
+        return points
+    return F.normalize(torch.linalg.solve(whitening.double(), points.double(), left=False), dim=-1).float()
 
 
 def _some_pictures(features: Iterable[torch.Tensor], count: int, seed: int) -> list[torch.Tensor]:

@@ -24,7 +24,8 @@ class PartPredictor:
     """The three tiers of centroids, and the features they were fitted on.
 
     scene: (2, width), background first; parts: (M, width); variants: M+1 tensors (K_m, width), background first;
-    trial: (n, width) that `trim` takes, or None; whitening: (width, width) that `part_points` takes, or None;
+    trial: (n, width) that `trim` takes, or None; whitening: (width, width) that `part_points` and `variant_points` take,
+    or None;
     discovery: what tier 2 compares, see `part_points`; features: what `FeatureExtractor` takes;
     min_patches: a smaller part counts as absent; device: where the extractor computes.
     All centroids have unit length: every comparison is a cosine.
@@ -90,14 +91,16 @@ class PartPredictor:
         return labels.unflatten(1, (side, side)).to(torch.uint8).numpy()
 
     def codes_of(self, features: torch.Tensor, label_maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tier 3: the variant of each part's mean feature, (n, M+1) int64, and its cosine with it, (n, M+1) float32.
+        """Tier 3: the variant of each part's mean feature, (n, M+1) int64, and the cosine of the two as tier 3 compares
+        them, (n, M+1) float32.
 
         ABSENT and 0 where a part does not show.
         """
         means, present = part_means(features, label_maps, self.part_count + 1, self.min_patches)
+        points = variant_points(means, self.whitening)
         codes, cosines = torch.full(present.shape, ABSENT), torch.zeros(present.shape)
         for m, variants in enumerate(self.variants):
-            cosine, nearest = (F.normalize(means[:, m], dim=-1) @ variants.T).max(-1)
+            cosine, nearest = (points[:, m] @ variant_points(variants, self.whitening).T).max(-1)
             codes[:, m] = torch.where(present[:, m], nearest, ABSENT)
             cosines[:, m] = torch.where(present[:, m], cosine, 0.0)
         return codes.numpy(), cosines.numpy()
@@ -218,6 +221,13 @@ def part_points(
     # Half of each width's own spread, half of their mean: a width that hardly varies must not be blown up to noise.
     points = points / (spread + spread.mean(-1, keepdim=True)).clamp(min=1e-6)
     return F.normalize(_blur(points) / _blur(inside).clamp(min=1e-6), dim=-1)
+
+
+def variant_points(means: torch.Tensor, whitening: torch.Tensor | None) -> torch.Tensor:
+    """What tier 3 compares: (..., width) mean features → unit vectors, of `whitened` after the linear map that tier 2
+    takes too."""
+    points = F.normalize(means.float(), dim=-1)
+    return points if whitening is None else F.normalize(points @ whitening, dim=-1)
 
 
 def _blur(values: torch.Tensor) -> torch.Tensor:

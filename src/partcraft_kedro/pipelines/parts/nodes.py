@@ -19,8 +19,8 @@ from partcraft_kedro.stages import Stage, StageRef, Stages
 
 _WORK = "partcraft_kedro.pipelines.parts.work"
 CROPPING = Stage("crop_changes", "04_feature", version=1, work=f"{_WORK}.cropping")
-DISCOVERY = Stage("discovery", "05_model_input", version=5, work=f"{_WORK}.discovery")
-LABELLING = Stage("labels", "05_model_input", version=4, work=f"{_WORK}.labelling")
+DISCOVERY = Stage("discovery", "05_model_input", version=6, work=f"{_WORK}.discovery")
+LABELLING = Stage("labels", "05_model_input", version=5, work=f"{_WORK}.labelling")
 SCORING = Stage("part_scores", "05_model_input", version=1, work=f"{_WORK}.scoring")
 _SHOWN = 256  # pixels of a picture that crops are cut from
 _LARGE = 512  # pixels of one that is shown whole
