@@ -24,8 +24,8 @@ class PartPredictor:
     """The three tiers of centroids, and the features they were fitted on.
 
     scene: (2, width), background first; parts: (M, width); variants: M+1 tensors (K_m, width), background first;
-    trial: (n, width) that `trim` takes, or None; whitening: (width, width) that `part_points` and `variant_points` take,
-    or None;
+    trial: (n, width) that `trim` takes, or None;
+    whitening: (width, width) that `part_points` and `variant_points` take, or None;
     discovery: what tier 2 compares, see `part_points`; features: what `FeatureExtractor` takes;
     min_patches: a smaller part counts as absent; device: where the extractor computes.
     All centroids have unit length: every comparison is a cosine.
