@@ -223,9 +223,7 @@ def test_whitening_finds_variants_where_crops_change_more_than_variants_differ_i
         labels, codes = predict(predictor, features)
         assert adjusted_rand_score(labels.ravel(), planted.labels.ravel()) > 0.9
         matched = [np.bincount(labels[planted.labels == m]).argmax() for m in (1, 2, 3)]
-        return np.mean(
-            [adjusted_rand_score(planted.codes[:, m], codes[:, name]) for m, name in enumerate(matched, 1)]
-        )
+        return np.mean([adjusted_rand_score(planted.codes[:, m], codes[:, name]) for m, name in enumerate(matched, 1)])
 
     whitened = discover([features], changes, discovery="whitened")
     assert agreement(discover([features], discovery="trimmed")) < 0.5
