@@ -23,7 +23,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt '.[app]'
 # Whoever runs it, with --user or without, finds a name and a home.
 RUN useradd --create-home --uid 1000 partcraft \
     && install --directory --mode=1777 /data /models /project /home/partcraft
-ENV USER=partcraft HOME=/home/partcraft DO_NOT_TRACK=true \
+ENV USER=partcraft HOME=/home/partcraft \
     PARTCRAFT_DATA=/data PARTCRAFT_ARTIFACTS=/data/mlartifacts MLFLOW_TRACKING_URI=sqlite:////data/mlflow.db \
     HF_HOME=/models
 USER 1000

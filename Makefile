@@ -1,6 +1,7 @@
 # Every target sets up what it needs, once for each place that the project lies in: an environment cannot be moved.
 SUPPORTED := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
-PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
+NAMES := python3.11 python3.12 python3 python
+PYTHON ?= $(shell for python in $(NAMES); do \
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,11 +10,15 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: demo test bench lint docs compose viz mlflow notebook clean
+.PHONY: help demo test bench lint docs compose viz mlflow notebook clean
+
+## help: these lines
+help:
+	@sed -n 's/^## /  /p' Makefile
 
 ## demo: draw creatures, discover their parts, train, generate, evaluate (a few minutes)
 demo: $(READY)
-	DO_NOT_TRACK=true $(BIN)/kedro run
+	$(BIN)/kedro run
 
 ## test: run the tests
 test: $(READY) $(VENV)/.browser
@@ -56,10 +61,11 @@ clean:
 	rm -rf $(VENV) mlflow.db mlruns mlartifacts .viz site
 
 $(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with venv is needed, and is none of python3.12, python3.11, \
-	python3: install one, or name it with make PYTHON=<path>."; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c "$(SUPPORTED)" 2>/dev/null || { echo "Python 3.11 or 3.12 with venv is \
+	needed, and was looked for as $(or $(PYTHON),$(NAMES)): install one or name it with make PYTHON=<path>."; exit 1; }
 	test "$$(cat $@ 2>/dev/null)" = "$(CURDIR)" || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing packages into $(VENV), for some minutes."
+	$(BIN)/python -m pip install $$(test -t 2 || echo --quiet) --constraint constraints.txt --editable '.[dev]'
 	echo "$(CURDIR)" > $@
 
 # What the page is tested in; where there is none, and none can be had, those tests are skipped.

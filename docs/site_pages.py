@@ -30,8 +30,10 @@ EXPLAINED = {
     "src/partcraft_kedro/options.py": "options.md",
     "conf/base/sweeps.yml": "options.md#sweeps",
     "src/partcraft_kedro/methods.py": "methods.md",
+    "src/partcraft_kedro/images": "api/images.md",
+    "src/partcraft_kedro/pretraining": "api/pretraining.md",
 }
-"""Files that the site has no copy of, and where it says what is in them."""
+"""Files and folders that the site has no copy of, and where it says what is in them."""
 SHARED = (
     "allocator",
     "devices",

@@ -40,7 +40,8 @@ def make(tmp_path):
     ("there", "taken"),
     [
         ({"python3_12": None}, "python3.12"),
-        ({"python3_12": UNSUPPORTED, "python3_11": None}, "python3.11"),
+        ({"python3_12": None, "python3_11": None}, "python3.11"),
+        ({"python3_11": UNSUPPORTED, "python3_12": None}, "python3.12"),
         ({"python3": None}, "python3"),
     ],
 )
@@ -52,9 +53,13 @@ def test_python_may_be_named(make) -> None:
     assert "/my/python -m venv" in make("-n", ".venv/.ready", "PYTHON=/my/python", python3_12=None).stdout
 
 
-def test_without_a_supported_one_a_sentence_says_so(make) -> None:
-    result = make(".venv/.ready", python3=UNSUPPORTED)
-    assert result.returncode != 0 and "Python 3.11 or 3.12 with venv is needed" in result.stdout
+@pytest.mark.parametrize(
+    ("named", "told"), [((), "python3.11 python3.12 python3 python"), (("PYTHON=/my/python",), "/my/python")]
+)
+def test_without_a_supported_one_a_sentence_says_so(make, named, told) -> None:
+    result = make(".venv/.ready", *named, python3=UNSUPPORTED)
+    assert result.returncode != 0
+    assert result.stdout.startswith(f"Python 3.11 or 3.12 with venv is needed, and was looked for as {told}: ")
 
 
 def test_an_environment_of_another_place_is_made_anew(make, tmp_path) -> None:
