@@ -63,10 +63,10 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c "$(SUPPORTED)" 2>/dev/null || { echo "Python 3.11 or 3.12 with venv is \
 	needed, and was looked for as $(or $(PYTHON),$(NAMES)): install one or name it with make PYTHON=<path>."; exit 1; }
-	test "$$(cat $@ 2>/dev/null)" = "$(CURDIR)" || $(PYTHON) -m venv --clear $(VENV)
+	@test "$$(cat $@ 2>/dev/null)" = "$(CURDIR)" || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing packages into $(VENV), for some minutes."
-	$(BIN)/python -m pip install $$(test -t 2 || echo --quiet) --constraint constraints.txt --editable '.[dev]'
-	echo "$(CURDIR)" > $@
+	@$(BIN)/python -m pip install $$(test -t 2 || echo --quiet) --constraint constraints.txt --editable '.[dev]'
+	@echo "$(CURDIR)" > $@
 
 # What the page is tested in; where there is none, and none can be had, those tests are skipped.
 $(VENV)/.browser: $(READY)
