@@ -80,6 +80,7 @@ def test_an_adapter_for_other_parts_is_refused(finished) -> None:
     code, output = finished.run("--tags=generate")
     assert code != 0
     assert "The adapter" in last_line(output) and "Traceback" not in output
+    assert output.count(last_line(output).removeprefix("Error: ")) == 1 and "--from-nodes" not in output
     assert finished.run("--pipelines=generate")[0] == 0
 
 
