@@ -14,7 +14,7 @@ import click
 from kedro import KedroDeprecationWarning
 from kedro.framework.cli.project import run
 
-from partcraft_kedro.errors import FullDisk, UserError, is_full_disk, unknown
+from partcraft_kedro.errors import FullDisk, UserError, first_line, is_full_disk, unknown
 from partcraft_kedro.project import project_folder
 from partcraft_kedro.torchrun import is_launched
 
@@ -144,7 +144,7 @@ def _sentence(error: BaseException) -> str | None:
             import mlflow
 
             return (
-                f"MLflow's database {mlflow.get_tracking_uri()} cannot be used ({str(cause).splitlines()[0]}): "
+                f"MLflow's database {mlflow.get_tracking_uri()} cannot be used ({first_line(cause)}): "
                 "a run that was killed may have left it half-written. Remove it, or name another one with "
                 "MLFLOW_TRACKING_URI."
             )

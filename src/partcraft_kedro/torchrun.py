@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import click
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, first_line
 from partcraft_kedro.machines import installed, other_version, shared_variables
 
 _Result = TypeVar("_Result")
@@ -144,8 +144,8 @@ def _joined() -> Iterator[None]:
         dist.init_process_group(backend, timeout=_PATIENCE)
     except RuntimeError as error:
         raise UserError(
-            f"The processes do not find each other ({str(error).splitlines()[0]}): let every host reach the others "
-            "over the network that GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name."
+            f"The processes do not find each other ({first_line(error)}): let every host reach the others over the "
+            "network that GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name."
         ) from error
     yield
     dist.destroy_process_group()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, first_line
 from partcraft_kedro.model.streamlined import LeanGroupNorm
 
 # What U-Nets and text encoders repeat, by the names of diffusers and transformers.
@@ -50,7 +50,6 @@ def one_sentence_if_not_compiled(option: str) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
             raise
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"torch {torch.__version__} cannot compile base.model ({reason}): give {option}=false."
+            f"torch {torch.__version__} cannot compile base.model ({first_line(error)}): give {option}=false."
         ) from error

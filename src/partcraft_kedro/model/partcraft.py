@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from partcraft_kedro.devices import compute_type, uses_autocast
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, first_line
 from partcraft_kedro.model.base import Base, compute_in, load_base, picture_size, text_encoders
 from partcraft_kedro.model.injection import Conditioning, PartPrompts
 from partcraft_kedro.model.part_encoder import PartEncoder
@@ -225,7 +225,7 @@ def _load_lora(pipeline: Base, folder: Path) -> dict[str, torch.Tensor]:
     try:
         pipeline.load_lora_weights(folder, weight_name=_LORA, adapter_name="partcraft")
     except Exception as error:  # diffusers' of names that it does not know, and PEFT's of shapes
-        raise UserError(f"{folder / _LORA} {_MISFIT} ({str(error).strip().splitlines()[0]}).") from error
+        raise UserError(f"{folder / _LORA} {_MISFIT} ({first_line(error)}).") from error
     if not pipeline.get_list_adapters():  # of names that are none of a U-Net's diffusers only warns
         return {}
     added = get_peft_model_state_dict(pipeline.unet, adapter_name="partcraft")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, first_line
 
 _USABLE = re.compile(r"[^\W\d_][\w '-]{0,39}")  # what fits between `<` and `:` of a token, and under a figure
 
@@ -31,7 +31,7 @@ def read_names(path: Path, count: int) -> dict[int, str]:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"parts.names={path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"parts.names={path} cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict) or not content:
         raise UserError(f"parts.names={path} should have lines such as `1: head`.")
     for label, name in content.items():
