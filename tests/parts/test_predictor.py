@@ -116,6 +116,12 @@ def test_whitened_codes_are_of_whitened_means(predictor):
     assert predictor.codes_of(features, labels)[0].tolist() == [[ABSENT, 1, 0]]
 
 
+def test_variants_are_as_alike_as_tier_3_sees_them(predictor):
+    assert predictor.likeness(1).tolist() == [pytest.approx([1, 0.8]), pytest.approx([0.8, 1])]
+    predictor.whitening = torch.diag(torch.tensor([1, 1, 0.2]))  # (0, .8, .12) has the length .80895
+    assert predictor.likeness(1)[0].tolist() == pytest.approx([1, 0.9889], abs=1e-4)
+
+
 def test_part_means_by_hand(predictor):
     means, present = part_means(FEATURES, predictor.label_maps(FEATURES), 3, 2)
     torch.testing.assert_close(means[0], torch.tensor([[3, 0, 0], [0, 1.05, 0.01], [0, 0, 5]]))

@@ -71,10 +71,9 @@ class Palette(ABC):
         raise UserError(f"There is no variant {number} of part {part} in this palette.")
 
     def like(self, part: int, number: int) -> list[int]:
-        """The other variants of the part, the most alike first, by the cosine of their centroids."""
+        """The other variants of the part, the most alike first."""
         self.variant(part, number)
-        centroids = self._predictor.variants[part]
-        order = (centroids @ centroids[number]).argsort(descending=True).tolist()
+        order = self._predictor.likeness(part)[number].argsort(descending=True).tolist()
         offered = {variant.number for variant in self.variants[part]} - {number}
         return [other for other in order if other in offered]
 

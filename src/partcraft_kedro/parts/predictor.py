@@ -105,6 +105,11 @@ class PartPredictor:
             cosines[:, m] = torch.where(present[:, m], cosine, 0.0)
         return codes.numpy(), cosines.numpy()
 
+    def likeness(self, part: int) -> torch.Tensor:
+        """How alike the variants of a part are, (K, K): their centroids' cosines as tier 3 compares them."""
+        points = variant_points(self.variants[part], self.whitening)
+        return points @ points.T
+
     def segment(self, images: np.ndarray | torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Label maps (n, grid, grid), codes (n, M+1) and their cosines (n, M+1) of pictures, in one pass.
 
