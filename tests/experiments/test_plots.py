@@ -147,6 +147,13 @@ def test_stages_are_of_one_picture_and_the_lowest_seed(methods, samples):
     assert rows[1, 2].get_xlabel() == "EMR 0.40"
 
 
+def test_more_settings_than_stages_go_across(methods, samples):
+    rows = np.array(stages_figure(methods[0], samples[samples["step"] == 200]).axes).reshape(2, 3)
+    assert [axis.get_title() for axis in rows[0]] == ["partcraft", "break_a_scene", "textual_inversion"]
+    assert [row[0].get_ylabel() for row in rows] == ["real picture", "step 200"]
+    assert [axis.images[0].get_array()[0, 0, 0] for axis in rows[1]] == [5, 65, 125]
+
+
 def test_many_stages_are_thinned_out_from_first_to_last(methods, samples):
     of_one = samples[(samples["run_id"] == "methods-partcraft-0") & (samples["id"] == "a")].iloc[:1]
     many = of_one.loc[of_one.index.repeat(50)].assign(step=range(10, 510, 10))
@@ -195,10 +202,11 @@ def test_a_user_s_text_is_no_formula_and_no_html(methods, samples, tmp_path):
 
 def test_compositions_are_of_the_same_parts_and_the_lowest_seed(methods, compositions):
     figure = compositions_figure(methods[0], compositions)
-    rows = np.array(figure.axes).reshape(3, 2)
-    assert [axis.get_title() for axis in rows[0]] == ["a \\$b\\$", "a \\$a\\$"]  # by turn
+    rows = np.array(figure.axes).reshape(2, 3)
+    assert [axis.get_title() for axis in rows[0]] == ["partcraft", "break_a_scene", "textual_inversion"]
+    assert [row[0].get_ylabel() for row in rows] == ["a \\$b\\$", "a \\$a\\$"]  # by turn
     shown = [[axis.images[0].get_array()[0, 0, 0] for axis in row] for row in rows]
-    assert np.array_equal(shown, [[2, 0], [62, 60], [122, 120]])
+    assert np.array_equal(shown, [[2, 62, 122], [0, 60, 120]])
 
 
 def test_a_prompt_that_one_setting_lacks_is_not_compared(methods, compositions):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from plotly.subplots import make_subplots
@@ -137,8 +138,8 @@ def learning_plot(points: pd.DataFrame, samples: pd.DataFrame) -> go.Figure | No
 def stages_figure(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     """The paper's Fig. 6: the real picture, then what was sampled from its code over the stages of training.
 
-    A row for each setting of one sweep, a column for each of at most eight steps; one prompt and one noise throughout:
-    the first picture of the lowest seed. None without samples. samples: with the columns path, source_path.
+    All settings of one sweep, at most eight steps; one prompt and one noise throughout: the first picture of the lowest
+    seed. None without samples. samples: with the columns path, source_path.
     """
     shown = _sampled(points, samples)
     if shown.empty:
@@ -148,27 +149,19 @@ def stages_figure(points: pd.DataFrame, samples: pd.DataFrame) -> Figure | None:
     settings = list(dict.fromkeys(shown["setting"]))
     steps = np.unique(shown["step"])
     steps = steps[np.unique(np.linspace(0, len(steps) - 1, _MOST_STAGES).round().astype(int))]
-    figure = new_figure(layout="constrained")
-    axes = figure.subplots(len(settings), len(steps) + 1, squeeze=False)
-    bare(axes)
-    for row, setting in zip(axes, settings, strict=True):
+    figure, axes = _table_of_pictures(settings, ["real picture", *(f"step {step:,}" for step in steps)])
+    for of_axes, setting in zip(axes, settings, strict=True):
         of_setting = shown[shown["setting"] == setting].set_index("step")
-        row[0].imshow(_load(of_setting["source_path"].iloc[0]))
-        row[0].set_ylabel(_for_print(_wrap(setting, 20)), fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
-        for axis, step in zip(row[1:], steps, strict=True):
+        of_axes[0].imshow(_load(of_setting["source_path"].iloc[0]))
+        for axis, step in zip(of_axes[1:], steps, strict=True):
             if step in of_setting.index:
-                axis.imshow(_load(of_setting.loc[step, "path"]))
-                names = names_with(of_codes=True, headline=True)
-                captions = [MEASURES[name].caption(of_setting.loc[step]) for name in names]
-                axis.set_xlabel("\n".join(captions), fontsize=8)
-    for axis, title in zip(axes[0], ["real picture", *(f"step {step:,}" for step in steps)], strict=True):
-        axis.set_title(title, fontsize=9)
+                _show(axis, of_setting.loc[step])
     return figure
 
 
 def compositions_figure(points: pd.DataFrame, compositions: pd.DataFrame) -> Figure | None:
-    """What each setting of one sweep composed of the same parts, from the same noise: a row for each setting, a column
-    for each prompt, of the lowest seed. None if there is no prompt that all of them drew.
+    """What each setting of one sweep composed of the same parts, from the same noise, of the lowest seed. None if there
+    is no prompt that all of them drew.
 
     compositions: one row a picture, with the columns run_id, id, turn (which come first), prompt, path,
     and the measures of codes.
@@ -180,20 +173,34 @@ def compositions_figure(points: pd.DataFrame, compositions: pd.DataFrame) -> Fig
     keys = list(dict.fromkeys(common.sort_values("turn", kind="stable").index))[:_MOST_COMPOSITIONS]
     if not keys:
         return None
-    figure = new_figure(layout="constrained")
-    axes = figure.subplots(len(settings), len(keys), squeeze=False)
-    bare(axes)
-    names = names_with(of_codes=True, headline=True)
-    for row, setting in zip(axes, settings, strict=True):
+    figure, axes = _table_of_pictures(settings, [prompt for _, prompt in keys])
+    for of_axes, setting in zip(axes, settings, strict=True):
         of_setting = common[common["setting"] == setting]
-        row[0].set_ylabel(_for_print(_wrap(setting, 20)), fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
-        for axis, key in zip(row, keys, strict=True):
-            picture = of_setting.loc[[key]].iloc[0]
-            axis.imshow(_load(picture["path"]))
-            axis.set_xlabel("\n".join(MEASURES[name].caption(picture) for name in names), fontsize=8)
-    for axis, (_, prompt) in zip(axes[0], keys, strict=True):
-        axis.set_title(_for_print(_wrap(prompt, 22)), fontsize=7)
+        for axis, key in zip(of_axes, keys, strict=True):
+            _show(axis, of_setting.loc[[key]].iloc[0])
     return figure
+
+
+def _table_of_pictures(settings: list[str], titles: list[str]) -> tuple[Figure, np.ndarray]:
+    """A figure to show pictures in, and its axes by setting and title. What there is more of goes across, since figures
+    are wider than high."""
+    figure = new_figure(layout="constrained")
+    is_turned = len(settings) > len(titles)
+    rows, columns = (titles, settings) if is_turned else (settings, titles)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    bare(axes)
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(_for_print(_wrap(title, 20)), fontsize=8)
+    for axis, title in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(_for_print(_wrap(title, 20)), fontsize=8, rotation=0, ha="right", va="center", labelpad=8)
+    return figure, axes.T if is_turned else axes
+
+
+def _show(axis: Axes, picture: pd.Series) -> None:
+    """picture: with the columns path and the measures of codes."""
+    axis.imshow(_load(picture["path"]))
+    names = names_with(of_codes=True, headline=True)
+    axis.set_xlabel("\n".join(MEASURES[name].caption(picture) for name in names), fontsize=8)
 
 
 def _sampled(points: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
