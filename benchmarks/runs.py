@@ -103,7 +103,7 @@ def _work(command: list[str], project: Path, environment: dict[str, str], log: P
     multiprocessing.set_start_method(None, force=True)  # the system's own, for its own processes
     from kedro.framework.cli import main
 
-    logging.getLogger("kedro").setLevel(logging.INFO)  # tells of each node, in the midst of which a trial breaks off
+    logging.getLogger("kedro.pipeline.node").setLevel(logging.INFO)  # in whose midst trials break off
     main()
 
 
