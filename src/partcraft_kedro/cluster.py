@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, in_one_line
 from partcraft_kedro.files import OWN_PARTIALS
 from partcraft_kedro.machines import installed, other_version, shared_variables
 
@@ -45,7 +45,7 @@ def connect(address: str | None) -> Any:
             socket.create_connection((direct[1], int(direct[2])), timeout=5).close()
         ray.init(address, log_to_driver=False, configure_logging=False)
     except Exception as error:  # of the network, of versions, of an address that is none: each of a kind of its own
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)[:200]
         raise UserError(
             f"Ray at {where or 'this machine'} does not answer ({reason.rstrip('.')}): start it with `ray start "
             "--head` and give its address, compute.address=host:port."
@@ -84,7 +84,7 @@ def usable_machines(address: str | None, root: Path) -> list[dict[str, Any]]:
             try:
                 different = ray.get(answer)
             except ray.exceptions.RayTaskError as error:
-                different = f"cannot load this project ({' '.join(str(error.cause).split())})"
+                different = f"cannot load this project ({in_one_line(error.cause)})"
             except ray.exceptions.RayError:
                 _logger.warning("Ray's machine %s is gone.", name)
                 continue
@@ -164,7 +164,7 @@ class Workers:
             except self._ray.exceptions.RayTaskError:  # a mistake in the work itself
                 raise
             except self._ray.exceptions.RayError as error:
-                _logger.warning("Ray lost a worker, the others go on (%s).", " ".join(str(error).split())[:200])
+                _logger.warning("Ray lost a worker, the others go on (%s).", in_one_line(error)[:200])
                 self._alive.remove(worker)
             yield worker, part, wrong
 
