@@ -109,8 +109,7 @@ def test_every_option_is_in_the_reference_once_with_its_value() -> None:
     parameters = yaml.safe_load((PROJECT / "conf/base/parameters.yml").read_text())
     for name in ("steps", "warmup_steps", "checkpoint_every"):
         assert shown[f"train.{name}"] == f"`{parameters['train'][name]}`"
-    assert shown["generate.sampling.scheduler"] == "`dpm-solver++`"
-    assert (shown["images.folder"], shown["train.compile"]) == ("none", "`false`")
+    assert (shown["images.folder"], shown["generate.sampling.compile"]) == ("none", "`false`")
 
 
 @pytest.mark.parametrize(

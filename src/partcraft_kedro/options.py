@@ -290,8 +290,9 @@ class SamplingOptions(Options):
     steps: PositiveInt = 20
     """Denoising steps (DPM-Solver++ reaches in 20 what Stable Diffusion's own sampler does in 50; the authors' code:
     30 of the latter)."""
-    scheduler: Literal["dpm-solver++", "model"] = "dpm-solver++"
-    """`dpm-solver++`, or the one that the base model comes with (the authors' code)."""
+    scheduler: Literal["dpm-solver++", "sde-dpm-solver++", "model"] = "dpm-solver++"
+    """`dpm-solver++`; `sde-dpm-solver++`, with fresh noise in each step, which corrects what steps before got wrong; or
+    `model`, the one that the base model comes with (the authors' code)."""
     guidance_scale: float = Field(7.5, ge=1)
     """Classifier-free guidance scale (the authors' code: 7.5)."""
     guidance_rescale: float = Field(0.0, ge=0, le=1)

@@ -86,6 +86,21 @@ def test_a_whole_unet_is_a_folder_of_diffusers(exported, make_adapter, base, wor
         write(exported, full, base, words, "webui")
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "algorithm", "sampler"),
+    [
+        ("dpm-solver++", ['algorithm_type="dpmsolver++"'], [", sampler DPM++ 2M."]),
+        ("sde-dpm-solver++", ['algorithm_type="sde-dpmsolver++"'], [", sampler DPM++ 2M SDE."]),
+        ("model", [], []),
+    ],
+)
+def test_a_card_says_how_pictures_are_sampled(exported, adapter, base, words, scheduler, algorithm, sampler) -> None:
+    write_export(exported, adapter, base, "partcraft-cub", words, "all", SamplingOptions(scheduler=scheduler))
+    card = (exported / "README.md").read_text()
+    assert re.findall(r'algorithm_type="[^"]+"', card) == algorithm
+    assert re.findall(r", sampler [^.]+\.", card) == sampler
+
+
 @pytest.mark.parametrize("unet", ["lora", "full"])
 def test_a_card_of_sdxl_has_its_pipeline_and_both_text_encoders(exported, make_adapter, small_xl, base_xl, words, unet):
     write(exported, make_adapter(unet, base=str(small_xl)), base_xl, words, "diffusers")

@@ -1,9 +1,11 @@
 """Sampling against diffusers' own pipeline, and what is on disk when it is broken off."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -34,20 +36,35 @@ def model(create_tiny) -> PartCraft:
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "kind"), [("dpm-solver++", DPMSolverMultistepScheduler), ("model", PNDMScheduler)]
+    ("scheduler", "expected"),
+    [
+        ("dpm-solver++", partial(DPMSolverMultistepScheduler.from_config, algorithm_type="dpmsolver++")),
+        ("sde-dpm-solver++", partial(DPMSolverMultistepScheduler.from_config, algorithm_type="sde-dpmsolver++")),
+        ("model", PNDMScheduler.from_config),
+    ],
 )
-def test_a_picture_is_what_the_pipeline_draws_of_its_prompt(model: PartCraft, scheduler: str, kind: type) -> None:
+def test_a_picture_is_what_the_pipeline_draws_of_its_prompt(model: PartCraft, scheduler: str, expected) -> None:
     found = sample_pictures(model, PROMPTS, NAMES, options(scheduler=scheduler), seed=3)[1]
-    model.pipeline.scheduler = kind.from_config(model.own_scheduler.config)
-    expected = model.pipeline(
+    model.pipeline.scheduler = expected(model.own_scheduler.config)
+    generator = torch_generator(3, "picture", "two")
+    drawn = model.pipeline(
         PROMPTS[1],
         negative_prompt="striped",
-        latents=torch.randn((1, 4, 64, 64), generator=torch_generator(3, "picture", "two")),
+        latents=torch.randn((1, 4, 64, 64), generator=generator),
+        generator=generator,
         num_inference_steps=3,
         guidance_scale=2.0,
         output_type="pt",
     ).images[0]
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found, drawn, atol=1e-3, rtol=0)
+
+
+def test_noise_that_a_model_s_own_scheduler_adds_is_the_picture_s_too(create_tiny) -> None:
+    model = create_tiny()
+    model.own_scheduler = DDPMScheduler.from_config(model.own_scheduler.config)
+    of_model = options(scheduler="model")
+    together, [alone] = (sample_pictures(model, PROMPTS[i:], NAMES[i:], of_model, seed=3) for i in (0, 2))
+    torch.testing.assert_close(together[2], alone, atol=1e-3, rtol=0)
 
 
 def test_in_bfloat16_pictures_change_by_rounding_alone(model: PartCraft, create_tiny) -> None:

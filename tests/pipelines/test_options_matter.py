@@ -66,6 +66,7 @@ CHANGED = {
     },
     "generate": {
         "sampling.steps": 3,
+        "sampling.scheduler": "dpm-solver++",
         "sampling.guidance_scale": 5.0,
         "sampling.guidance_rescale": 0.0,
         "sampling.negative_prompt": "striped",
@@ -96,7 +97,6 @@ ELSEWHERE = {
     "train.micro_batch",
     "train.gradient_checkpointing",
     "train.compile",
-    "generate.sampling.scheduler",  # test_sampling.py: tiny's own sampler is DPM-Solver++
     "evaluate.inception",  # test_inception.py: weights of 90 MB
     "compute.engine",  # tests/compute: results are the same
     "compute.address",

@@ -68,7 +68,7 @@ class Wish(Words):
     steps: int = Field(ge=1, le=MOST_STEPS)
     guidance_scale: float = Field(ge=1, le=MOST_GUIDANCE)
     guidance_rescale: float | None = Field(None, ge=0, le=1)
-    scheduler: Literal["dpm-solver++", "model"] | None = None
+    scheduler: Literal["dpm-solver++", "sde-dpm-solver++", "model"] | None = None
     parent: str | None = None
 
     def sampling(self, otherwise: SamplingOptions) -> SamplingOptions:

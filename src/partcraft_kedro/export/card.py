@@ -5,6 +5,7 @@ from pathlib import Path
 
 from partcraft_kedro.export.adapter import Adapter, Base
 from partcraft_kedro.export.words import Program, Word, example_of
+from partcraft_kedro.generation.schedulers import ALGORITHMS, SAMPLERS
 from partcraft_kedro.options import SamplingOptions
 from partcraft_kedro.templates import load_template
 from partcraft_kedro.weights import is_hub_id
@@ -34,6 +35,8 @@ def render_card(
         prompts={program.name: program.prompt(example) for program in programs},
         arguments=_arguments(sampling, base.side),
         sampling=sampling,
+        algorithm=ALGORITHMS.get(sampling.scheduler),
+        sampler=SAMPLERS.get(sampling.scheduler),
         hub=hub,
         training=sorted(training.items()),
     )

@@ -9,6 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from partcraft_kedro.errors import UserError
+from partcraft_kedro.generation.schedulers import SAMPLERS
 from partcraft_kedro.options import SamplingOptions
 
 MOST_STEPS, MOST_GUIDANCE = 200, 50.0
@@ -78,7 +79,7 @@ def _in_words(recipe: Recipe, picture: Image.Image) -> str:
     negative = f"Negative prompt: {sampling.negative_prompt}\n" if sampling.negative_prompt else ""
     settings = {
         "Steps": sampling.steps,
-        "Sampler": "DPM++ 2M" if sampling.scheduler == "dpm-solver++" else "the model's own",
+        "Sampler": SAMPLERS.get(sampling.scheduler, "the model's own"),
         "CFG scale": sampling.guidance_scale,
         "CFG rescale": sampling.guidance_rescale,
         "Seed": recipe.seed,

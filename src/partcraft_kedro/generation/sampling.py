@@ -14,6 +14,7 @@ from tqdm import tqdm
 from partcraft_kedro.files import write_file
 from partcraft_kedro.generation.plan import looked_path
 from partcraft_kedro.generation.recipes import Recipe, write_picture
+from partcraft_kedro.generation.schedulers import ALGORITHMS
 from partcraft_kedro.images.tensors import from_unit
 from partcraft_kedro.model.attention import AttentionCapture
 from partcraft_kedro.model.base import Base, picture_size
@@ -29,7 +30,7 @@ from partcraft_kedro.randomness import torch_generator
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws pictures with a model. A picture's initial noise depends on the seed and its name alone.
+    """Draws pictures with a model. All of a picture's noise depends on the seed and its name alone.
 
     part_names: for tokens such as `<head:101>`; on_step: called after each denoising step with the number of steps done
     and their count for the batch: what it raises ends the sampling; attention: a list that each batch adds the maps of
@@ -70,17 +71,19 @@ class Sampler:
         model, options, pipeline = self.model, self.options, self.model.pipeline
         unet, vae, own = pipeline.unet.config, pipeline.vae, model.own_scheduler
         pipeline.scheduler = (
-            own if options.scheduler == "model" else DPMSolverMultistepScheduler.from_config(own.config)
+            own
+            if options.scheduler == "model"
+            else DPMSolverMultistepScheduler.from_config(own.config, algorithm_type=ALGORITHMS[options.scheduler])
         )
         ids, columns = model.prompts.tokenize([*prompts, options.negative_prompt])
         shape = (unet.in_channels, unet.sample_size, unet.sample_size)
-        noise = torch.stack(
-            [torch.randn(shape, generator=torch_generator(self.seed, "picture", name)) for name in names]
-        )
+        generators = [torch_generator(self.seed, "picture", name) for name in names]
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         with model.autocast(), self._watching(columns[:-1]) as (on_step, maps):
             latents = pipeline(
                 **_as_prompts(model.prompts.encode(ids), zeroed=not options.negative_prompt and self._zeroes_empty()),
                 latents=noise.to(model.device),
+                generator=generators,  # of what a scheduler adds in each step
                 height=picture_size(pipeline),  # which SDXL is told
                 width=picture_size(pipeline),
                 num_inference_steps=options.steps,
