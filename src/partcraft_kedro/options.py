@@ -28,6 +28,7 @@ from partcraft_kedro.methods import METHODS
 # `~` is the user's home, also where no shell says so.
 Place = Annotated[Path, AfterValidator(Path.expanduser)]
 Model = Annotated[str, AfterValidator(expanduser)]
+Scheduler = Literal["dpm-solver++", "sde-dpm-solver++", "model"]
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ class SamplingOptions(Options):
     steps: PositiveInt = 20
     """Denoising steps (DPM-Solver++ reaches in 20 what Stable Diffusion's own sampler does in 50; the authors' code:
     30 of the latter)."""
-    scheduler: Literal["dpm-solver++", "sde-dpm-solver++", "model"] = "dpm-solver++"
+    scheduler: Scheduler = "dpm-solver++"
     """`dpm-solver++`; `sde-dpm-solver++`, with fresh noise in each step, which corrects what steps before got wrong; or
     `model`, the one that the base model comes with (the authors' code)."""
     guidance_scale: float = Field(7.5, ge=1)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
@@ -36,7 +36,7 @@ from partcraft_kedro.errors import UserError
 from partcraft_kedro.figure_style import part_colours
 from partcraft_kedro.generation.recipes import MOST_GUIDANCE, MOST_STEPS, Recipe, parse_recipe, read_recipe
 from partcraft_kedro.images.decoding import open_picture
-from partcraft_kedro.options import SamplingOptions
+from partcraft_kedro.options import SamplingOptions, Scheduler
 from partcraft_kedro.prompts import join_prompt, split_prompt
 
 _logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Wish(Words):
     steps: int = Field(ge=1, le=MOST_STEPS)
     guidance_scale: float = Field(ge=1, le=MOST_GUIDANCE)
     guidance_rescale: float | None = Field(None, ge=0, le=1)
-    scheduler: Literal["dpm-solver++", "sde-dpm-solver++", "model"] | None = None
+    scheduler: Scheduler | None = None
     parent: str | None = None
 
     def sampling(self, otherwise: SamplingOptions) -> SamplingOptions:
