@@ -32,7 +32,7 @@ from peft import LoraConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from partcraft_kedro.generation.sampling import sample_pictures
-from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.attention import AttentionCapture, attend_fused
 from partcraft_kedro.model.base import load_base, picture_size
 from partcraft_kedro.model.compilation import compile_networks
 from partcraft_kedro.model.memory import decoding_memory, encoding_memory, sampling_memory, step_memory
@@ -77,8 +77,8 @@ class Operations(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def norms_under_autocast() -> Iterator[None]:
-    """Norms as CUDA's autocast has them, in float32, and group norm as CUDA lays it out."""
+def cuda_s_autocast() -> Iterator[None]:
+    """On a CPU, with norms as CUDA's has them, in float32, and group norm as CUDA lays it out."""
     own = F.group_norm, F.layer_norm
 
     def in_float32(
@@ -89,7 +89,8 @@ def norms_under_autocast() -> Iterator[None]:
 
     F.group_norm, F.layer_norm = (partial(in_float32, norm) for norm in own)
     try:
-        yield
+        with torch.autocast("cpu", torch.bfloat16):
+            yield
     finally:
         F.group_norm, F.layer_norm = own
 
@@ -101,10 +102,12 @@ def without_content(configs: Path, *, autocast: bool, fused: bool, size: int | N
         unet = UNet2DConditionModel.from_config(config).to(torch.bfloat16).requires_grad_(False).eval()
         unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=TARGETS))
         vae = AutoencoderKL.from_config(json.loads((configs / "vae/config.json").read_text())).requires_grad_(False)
-    unet.to(memory_format=torch.channels_last)
-    if not autocast:
-        streamline(unet, torch.bfloat16, fused=fused)
-    unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
+    if autocast:
+        unet.to(memory_format=torch.channels_last)
+        unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
+    else:
+        streamline(unet, torch.bfloat16, torch.channels_last, fused=fused)
+        attend_fused(unet)
     words_in = torch.float32 if autocast else torch.bfloat16  # as CUDA's autocast has layer norm, the encoder's last
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     unet.register_to_config(sample_size=size // scale if size else unet.config.sample_size)
@@ -121,8 +124,7 @@ def without_content(configs: Path, *, autocast: bool, fused: bool, size: int | N
             tokenizers=[SimpleNamespace(model_max_length=words["max_position_embeddings"])], text_encoders=encoders
         ),
         part_encoder=SimpleNamespace(part_count=PARTS),
-        device=torch.device("cpu" if autocast else "cuda"),
-        autocast=lambda kind: torch.autocast(kind, torch.bfloat16, enabled=autocast),
+        device=torch.device("cuda"),
     )
 
 
@@ -136,8 +138,8 @@ def counted(configs: Path) -> list[dict]:
     rows = []
     for way, (autocast, fused) in ways.items():
         model = without_content(configs, autocast=autocast, fused=fused, size=None)
-        norms = norms_under_autocast() if autocast else contextlib.nullcontext()
-        with AttentionCapture(model.pipeline.unet) as capture, norms:
+        around = cuda_s_autocast() if autocast else contextlib.nullcontext()
+        with AttentionCapture(model.pipeline.unet) as capture, around:
             one = step_memory(model, capture, 1)
             with Operations() as operations:
                 two = step_memory(model, capture, 2)

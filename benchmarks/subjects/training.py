@@ -2,17 +2,18 @@
 
 import functools
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from diffusers.models.attention_processor import AttnProcessor2_0
-from peft.tuners.lora import Linear as LoraLinear
 
 from measure import Result, side_by_side
 from partcraft_kedro.devices import half_precision
 from partcraft_kedro.images.decoding import load_pictures
+from partcraft_kedro.model import partcraft
 from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model.base import Base
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 from partcraft_kedro.training.loop import Gradient
@@ -48,8 +49,7 @@ def measure(world: World, rounds: int) -> tuple[list[Result], dict]:
 
 
 def _published(world: World) -> Step:
-    model = fresh_model("float32")
-    _as_it_comes(model)
+    model = _as_it_comes("float32")
     published = PublishedStep(model, world.predictor, TRAINING)
 
     def gradients(number: int) -> float:
@@ -59,14 +59,15 @@ def _published(world: World) -> Step:
 
 
 def _plain(world: World, precision: str) -> Step:
-    model = fresh_model(precision)
-    _as_it_comes(model)
+    model = _as_it_comes(precision)
+    autocast = torch.autocast("cpu", model.pipeline.unet.dtype, enabled=precision != "float32")
     schedule, capture = DDPMScheduler.from_config(model.own_scheduler.config), AttentionCapture(model.pipeline.unet)
 
     def gradients(number: int) -> float:
         drawn = vars(draw_batch(model, world.cache, TRAINING, number))
         batch = Batch(**drawn | {"latents": encode(model, _pictures_of(world, number))})
-        loss = training_loss(model, capture, schedule, batch, TRAINING)["loss"]
+        with autocast:
+            loss = training_loss(model, capture, schedule, batch, TRAINING)["loss"]
         loss.backward()
         return loss.item()
 
@@ -96,15 +97,16 @@ def _with_optimizer(model: PartCraft, gradients: Step, *, fused: bool) -> Step:
     return step
 
 
-def _as_it_comes(model: PartCraft) -> None:
-    """Take back what we change of diffusers', transformers' and PEFT's own ways; kept memory serves all ways."""
-    unet = model.pipeline.unet
-    unet.to(memory_format=torch.contiguous_format)
-    unet.set_attn_processor(AttnProcessor2_0())
-    model.pipeline.text_encoder.set_attn_implementation("sdpa")
-    for module in unet.modules():
-        if isinstance(module, LoraLinear):
-            module.__class__, module.cast_input_dtype_enabled = LoraLinear, True
+def _as_it_comes(precision: str) -> PartCraft:
+    """Networks as diffusers, transformers and PEFT have them, frozen weights in a type; kept memory serves all ways."""
+
+    def cast(pipeline: Base, dtype: torch.dtype) -> None:
+        for weight in (*pipeline.unet.parameters(), *pipeline.text_encoder.parameters()):
+            if not weight.requires_grad:
+                weight.data = weight.data.to(dtype)
+
+    with mock.patch.object(partcraft, "compute_in", cast):
+        return fresh_model(precision)
 
 
 def _pictures_of(world: World, step: int) -> Pictures:

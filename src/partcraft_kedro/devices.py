@@ -59,11 +59,3 @@ def compute_type(precision: str, device: str) -> torch.dtype:
             fast = device.startswith("cpu") and half_precision(device) is torch.bfloat16
         precision = "bfloat16" if fast else "float32"
     return getattr(torch, precision)
-
-
-def uses_autocast(device_type: str) -> bool:
-    """Whether a base model computes under `torch.autocast` in a 16-bit type.
-
-    On CUDA not: there it takes norms to float32, and every weight that learns to 16 bits in a copy of its own.
-    """
-    return device_type != "cuda"

@@ -112,7 +112,8 @@ def test_the_pair_s_gradient_is_that_of_finite_differences(model: PartCraft, gra
         weight.data.add_(direction, alpha=step)
         losses.append(gradient())
     assert slope.norm() > 1e-4
-    assert (losses[0] - losses[1]) / 0.01 == pytest.approx(slope.norm().item(), rel=0.02)
+    rounding = 2 * torch.finfo(torch.float32).eps / 0.01  # of two losses of about 1
+    assert (losses[0] - losses[1]) / 0.01 == pytest.approx(slope.norm().item(), rel=0.02, abs=rounding)
 
 
 def test_attention_is_read_at_a_quarter_of_the_latents(model: PartCraft) -> None:

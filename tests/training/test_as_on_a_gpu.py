@@ -1,4 +1,4 @@
-"""What a GPU computes, without autocast and compiled by blocks, on a CPU."""
+"""What a GPU computes, in its layout and by its attention, and compiled by blocks, on a CPU."""
 
 import dataclasses
 import functools
@@ -17,8 +17,8 @@ from torch import nn
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.sampling import Sampler, sample_pictures
-from partcraft_kedro.model import base, compilation, memory, partcraft
-from partcraft_kedro.model.attention import AttentionCapture
+from partcraft_kedro.model import base, compilation, memory, partcraft, streamlined
+from partcraft_kedro.model.attention import AttentionCapture, attend_fused
 from partcraft_kedro.model.compilation import compile_networks
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.model.streamlined import LeanGroupNorm
@@ -58,17 +58,29 @@ def cache() -> TrainingCache:
 
 
 @pytest.fixture
+def as_it_comes(monkeypatch: pytest.MonkeyPatch):
+    """Makes models in float32 whose networks are diffusers', transformers' and PEFT's own."""
+
+    def make(of: TrainOptions, *whose: object) -> PartCraft:
+        with monkeypatch.context() as patched:
+            patched.setattr(partcraft, "compute_in", lambda pipeline, dtype: None)
+            return create(of, "float32", *whose)
+
+    return make
+
+
+@pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch):
-    """Makes models as on a GPU."""
+    """Makes models as on a GPU, but for what runs there alone."""
+
+    def in_its_layout(unet: UNet2DConditionModel, dtype: torch.dtype, _: torch.memory_format, *, fused: bool) -> None:
+        streamlined.streamline(unet, dtype, torch.channels_last, fused=fused)
 
     def make(of: TrainOptions, precision: str, *whose: object) -> PartCraft:
         with monkeypatch.context() as patched:
-            for module in (base, partcraft):
-                patched.setattr(module, "uses_autocast", lambda device_type: False)
-            model = create(of, precision, *whose)
-        dtype = model.pipeline.unet.dtype
-        model.autocast = lambda device_type=None: torch.autocast("cpu", dtype, enabled=False)
-        return model
+            patched.setattr(base, "streamline", in_its_layout)
+            patched.setattr(base, "attend_in_float32", lambda unet, *_: attend_fused(unet))
+            return create(of, precision, *whose)
 
     return make
 
@@ -95,12 +107,15 @@ def apart(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
     [{}, {"lora_layers": "all"}, {"unet": "key_value"}, {"unet": "full"}, {"gradient_checkpointing": True}],
     ids=["lora", "all", "key_value", "full", "checkpointing"],
 )
-def test_the_mathematics_are_the_same(cache: TrainingCache, as_on_a_gpu, changes: dict) -> None:
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_mathematics_are_the_same(
+    cache: TrainingCache, as_it_comes, as_on_a_gpu, changes: dict, device: str
+) -> None:
     """In float32 to rounding; in bfloat16 losses to its spacing, 2^-7, and gradients to 2%."""
-    of = options(**changes)
-    expected, slopes = gradients(create(of, "float32"), cache, of)
+    of, make = options(**changes), create if device == "cpu" else as_on_a_gpu
+    expected, slopes = gradients(as_it_comes(of), cache, of)
     for precision, of_loss, of_gradient in (("float32", 1e-5, 1e-5), ("bfloat16", 2**-7, 0.02)):
-        losses, found = gradients(as_on_a_gpu(of, precision), cache, of)
+        losses, found = gradients(make(of, precision), cache, of)
         for name, loss in expected.items():
             assert losses[name].dtype == torch.float32
             assert losses[name].item() == pytest.approx(loss.item(), rel=of_loss), name
@@ -112,26 +127,26 @@ def test_the_mathematics_are_the_same(cache: TrainingCache, as_on_a_gpu, changes
             assert apart(of_found, of_expected) < of_gradient, learns
 
 
-def test_sdxl_s_mathematics_are_the_same(small_xl: Path, as_on_a_gpu) -> None:
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_sdxl_s_mathematics_are_the_same(small_xl: Path, as_it_comes, as_on_a_gpu, device: str) -> None:
     """It has two text encoders, is told sizes, and projects before it lays out anew."""
-    of = options()
+    of, make = options(), create if device == "cpu" else as_on_a_gpu
     latents = torch.randn(2, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0)).half()
     maps = torch.zeros(2, 2, 4, 4, dtype=torch.uint8)
     cache = TrainingCache([latents], [latents.abs() / 9], maps, np.array([[0, 1, 2], [1, 0, 3]]))
     whose = str(small_xl), None
-    expected, slopes = gradients(create(of, "float32", *whose), cache, of)
+    expected, slopes = gradients(as_it_comes(of, *whose), cache, of)
     for precision, rounding in (("float32", 1e-4), ("bfloat16", 0.03)):
-        losses, found = gradients(as_on_a_gpu(of, precision, *whose), cache, of)
+        losses, found = gradients(make(of, precision, *whose), cache, of)
         assert losses["loss"].item() == pytest.approx(expected["loss"].item(), rel=rounding / 4)
         assert apart(found, slopes) < rounding
 
 
 def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCache, as_on_a_gpu) -> None:
     model = as_on_a_gpu(options(), "bfloat16")
-    flowing, under_autocast = {}, set()
+    flowing = {}
 
     def note(name: str, _: nn.Module, arguments: tuple, output: object) -> None:
-        under_autocast.add(torch.is_autocast_enabled("cpu"))
         tensors = [tensor for tensor in (*arguments, output) if isinstance(tensor, torch.Tensor)]
         flowing[name] = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
 
@@ -143,7 +158,7 @@ def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCa
     with AttentionCapture(model.pipeline.unet) as capture:
         Gradient(model, capture, options(), micro_batch=2)(draw_batch(model, cache, options(), 0))
         assert capture.maps().dtype == torch.float32
-    assert len(flowing) > 150 and under_autocast == {False}
+    assert len(flowing) > 150
     assert {name for name, types in flowing.items() if types != {torch.bfloat16}} == {"unet.time_proj"}
     assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
 
@@ -160,14 +175,17 @@ def test_memory_is_counted_in_the_type_that_flows(as_on_a_gpu) -> None:
     assert flowing == {torch.bfloat16}
 
 
-def test_pictures_are_drawn_as_on_a_cpu(as_on_a_gpu) -> None:
+def test_pictures_are_drawn_as_by_plain_diffusers(as_it_comes, as_on_a_gpu) -> None:
     """In float32 the same, in bfloat16 nearly; in the middle of a training, too."""
     sampling = SamplingOptions(steps=2, guidance_scale=2.0, batch_size=2)
     prompts, names = ["a photo of a [0,1] [1,2]", "a photo of a [2,0]"], ["one", "two"]
-    models = (create(options(), "float32"), as_on_a_gpu(options(), "float32"), as_on_a_gpu(options(), "bfloat16"))
-    expected, found, half = (sample_pictures(model, prompts, names, sampling, 0) for model in models)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    assert 0 < (half - expected).abs().mean() < 0.02
+    expected = sample_pictures(as_it_comes(options()), prompts, names, sampling, 0)
+    for make in (create, as_on_a_gpu):
+        found, half = (
+            sample_pictures(make(options(), kind), prompts, names, sampling, 0) for kind in ("float32", "bfloat16")
+        )
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        assert 0 < (half - expected).abs().mean() < 0.02
 
 
 def trace_large_networks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ class Sampler:
         shape = (unet.in_channels, unet.sample_size, unet.sample_size)
         generators = [torch_generator(self.seed, "picture", name) for name in names]
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-        with model.autocast(), self._watching(columns[:-1]) as (on_step, maps):
+        with self._watching(columns[:-1]) as (on_step, maps):
             latents = pipeline(
                 **_as_prompts(model.prompts.encode(ids), zeroed=not options.negative_prompt and self._zeroes_empty()),
                 latents=noise.to(model.device),

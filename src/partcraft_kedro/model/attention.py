@@ -111,7 +111,7 @@ def attend_in_float32(unet: UNet2DConditionModel, *text_encoders: CLIPTextModel)
 
 
 def attend_fused(unet: UNet2DConditionModel) -> None:
-    """Let attention be torch's fused kernel and its projections, and nothing else: for a GPU.
+    """Let attention be torch's fused kernel and its projections, and nothing else: for a GPU, and for float32.
 
     diffusers divides what comes out of each layer by 1, in a kernel of its own each way.
     """

@@ -11,11 +11,11 @@ from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from partcraft_kedro.allocator import keep_freed_memory
-from partcraft_kedro.devices import resolve_device, uses_autocast
+from partcraft_kedro.devices import resolve_device
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.model.attention import attend_in_float32, attention_layers
+from partcraft_kedro.model.attention import attend_fused, attend_in_float32, attention_layers
 from partcraft_kedro.model.group_norm import can_fuse
-from partcraft_kedro.model.streamlined import streamline, streamline_lora
+from partcraft_kedro.model.streamlined import streamline
 from partcraft_kedro.weights import (
     UNET,
     XL,
@@ -150,25 +150,24 @@ def _refuse_unlike(pipeline: Base, model: str) -> None:
 
 
 def compute_in(pipeline: Base, dtype: torch.dtype) -> None:
-    """Bring the frozen weights of text encoder and U-Net to `dtype`; what learns, and the VAE, stay in float32.
+    """Let text encoder and U-Net compute in `dtype`; what learns, and the VAE, stay in float32.
 
-    To be called under `torch.autocast` where the device `uses_autocast`. The U-Net's prediction comes out in float32,
-    so that losses, guidance and the sampler's sums are not rounded; on a CPU, attention's scores are in float32.
+    Without `torch.autocast`, which takes a copy of every weight that learns, and on CUDA norms to float32. On a CPU,
+    attention's scores are in float32.
     """
-    unet = pipeline.unet
+    unet, device = pipeline.unet, pipeline.unet.device.type
     for module in (unet, *text_encoders(pipeline)):
         for parameter in module.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
-    unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
-    if not uses_autocast(unet.device.type):
-        streamline(unet, dtype, fused=can_fuse(unet.device))
-    elif unet.device.type == "cpu" and dtype != torch.float32:
-        attend_in_float32(unet, *text_encoders(pipeline))
-        streamline_lora(unet)
     # What tensor cores, and a CPU's float32 convolutions, are faster in.
-    if unet.device.type == "cuda" or dtype == torch.float32:
-        unet.to(memory_format=torch.channels_last)
+    channels_last = device == "cuda" or dtype == torch.float32
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    streamline(unet, dtype, layout, fused=can_fuse(unet.device))
+    if device == "cpu" and dtype != torch.float32:
+        attend_in_float32(unet, *text_encoders(pipeline))
+    else:
+        attend_fused(unet)
 
 
 def picture_size(pipeline: Base) -> int:

@@ -15,9 +15,10 @@ _logger = logging.getLogger(__name__)
 def group_norm(
     x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float, *, silu: bool
 ) -> torch.Tensor:
-    """By torch's own operations, on a GPU. x: (n, c, h, w); weight, bias: (c,), of any type."""
-    # On a GPU torch would lay it out so itself: here, so that the memory is counted.
-    normal = F.group_norm(x.contiguous(), groups, weight.to(x.dtype), bias.to(x.dtype), eps)
+    """By torch's own operations. x: (n, c, h, w); weight, bias: (c,), of any type."""
+    if x.dtype != torch.float32:  # which on a CPU is channels last, and stays so
+        x = x.contiguous()  # on a GPU torch would lay it out so itself: here, so that the memory is counted
+    normal = F.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), eps)
     return F.silu(normal) if silu else normal
 
 

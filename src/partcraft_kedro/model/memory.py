@@ -60,11 +60,10 @@ class _Training(nn.Module):
     def __init__(self, model: PartCraft, capture: AttentionCapture):
         super().__init__()
         self.unet = model.pipeline.unet
-        self._autocast, self._capture = model.autocast, capture
+        self._capture = capture
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> None:
-        with self._autocast("cpu"):  # where fake tensors are, whatever the model's device
-            predicted = self.unet(latents, timesteps, **told.arguments(), return_dict=False)[0]
+        predicted = self.unet(latents, timesteps, **told.arguments(), return_dict=False)[0]
         (predicted.square().mean() + self._capture.maps().mean()).backward()
 
 
@@ -74,10 +73,9 @@ class _Denoising(nn.Module):
     def __init__(self, model: PartCraft):
         super().__init__()
         self.unet = model.pipeline.unet
-        self._autocast = model.autocast
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> None:
-        with torch.no_grad(), self._autocast("cpu"):
+        with torch.no_grad():
             self.unet(latents, timesteps, **told.arguments(), return_dict=False)
 
 

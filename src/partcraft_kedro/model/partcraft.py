@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from partcraft_kedro.devices import compute_type, uses_autocast
+from partcraft_kedro.devices import compute_type
 from partcraft_kedro.errors import UserError, first_line
 from partcraft_kedro.model.base import Base, compute_in, load_base, picture_size, text_encoders
 from partcraft_kedro.model.injection import Conditioning, PartPrompts
@@ -81,9 +80,6 @@ class PartCraft:
                 kinds = ("attn2",) if lora_layers == "cross" else ("attn1", "attn2")
                 targets = [f"{kind}.{projection}" for kind in kinds for projection in _PROJECTIONS]
                 pipeline.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
-                for module in pipeline.unet.modules():
-                    if isinstance(module, LoraLayer):  # autocast casts back what it would cast to float32
-                        module.cast_input_dtype_enabled = False
         for weight in _trained_weights(pipeline.unet, unet).values():
             weight.requires_grad_()
         compute_in(pipeline, compute_type(precision, pipeline.device.type))
@@ -98,14 +94,8 @@ class PartCraft:
         }
         return cls(pipeline, encoder, settings)
 
-    def autocast(self, device_type: str | None = None) -> torch.autocast:
-        """The context in which text encoder and U-Net compute; device_type: `cpu` or `cuda`, if not the model's own."""
-        dtype = self.pipeline.text_encoder.dtype
-        enabled = dtype != torch.float32 and uses_autocast(self.device.type)
-        return torch.autocast(device_type or self.device.type, dtype, enabled=enabled)
-
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> torch.Tensor:
-        """The U-Net's prediction of noisy latents (n, c, h, w), within `autocast`."""
+        """The U-Net's prediction of noisy latents (n, c, h, w)."""
         return self.pipeline.unet(noisy, timesteps, **told.arguments(), return_dict=False)[0]
 
     def networks(self) -> list[nn.Module]:

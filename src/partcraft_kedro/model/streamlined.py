@@ -1,4 +1,4 @@
-"""A U-Net that computes in one type without autocast, in one memory layout and with few kernels: for a GPU.
+"""A U-Net that computes in one type without autocast, in one memory layout and with few kernels.
 
 What is frozen and what flows is in that type; what learns stays in float32, and is cast where it enters.
 """
@@ -13,36 +13,27 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
-from partcraft_kedro.model.attention import attend_fused
 from partcraft_kedro.model.group_norm import fused_group_norm, group_norm
 
 
-def streamline(unet: UNet2DConditionModel, dtype: torch.dtype, *, fused: bool) -> None:
-    """Let a U-Net compute in `dtype`, in which its frozen weights are; its mathematics stay the same.
+def streamline(
+    unet: UNet2DConditionModel, dtype: torch.dtype, layout: torch.memory_format, *, fused: bool = False
+) -> None:
+    """Let a U-Net compute in `dtype`, in which its frozen weights are, and in a layout; its mathematics stay the same.
 
+    What it predicts comes out in float32, so that losses, guidance and the sampler's sums are not rounded.
     fused: whether group normalisation is one kernel, see `group_norm.can_fuse`.
     """
-    unet.register_forward_pre_hook(
-        lambda _, arguments: (arguments[0].to(dtype, memory_format=torch.channels_last), *arguments[1:])
-    )
-    attend_fused(unet)
-    _replace(unet, (_Linear, _Conv2d, _LayerNorm, LeanGroupNorm, _Lora, _Resnet, _Transformer))
-    for module in unet.modules():
-        if isinstance(module, LeanGroupNorm):
-            module.fused = fused
-
-
-def streamline_lora(unet: UNet2DConditionModel) -> None:
-    """Let LoRA take fewer kernels, also under autocast."""
-    _replace(unet, (_Lora,))
-
-
-def _replace(unet: UNet2DConditionModel, leaner: tuple[Any, ...]) -> None:
-    """Give each module of the class that one of `leaner` extends that one, where its mathematics are the same."""
+    unet.to(memory_format=layout)
+    unet.register_forward_pre_hook(lambda _, arguments: (arguments[0].to(dtype, memory_format=layout), *arguments[1:]))
+    unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
+    leaner: tuple[Any, ...] = (_Linear, _Conv2d, _LayerNorm, LeanGroupNorm, _Lora, _Resnet, _Transformer)
     of_class = {kind.__bases__[0]: kind for kind in leaner}
     for module in unet.modules():
         if (kind := of_class.get(type(module))) and kind.replaces(module):
             module.__class__ = kind
+        if isinstance(module, LeanGroupNorm):
+            module.fused = fused
 
 
 def _learns(module: nn.Module) -> bool:
@@ -50,11 +41,12 @@ def _learns(module: nn.Module) -> bool:
 
 
 class _Cast(torch.autograd.Function):
-    """Several weights in float32, in another type, in one kernel each way."""
+    """Two weights in float32, in another type, in one kernel each way."""
 
+    # Not of `*weights`, in which the compiler loses count where no gradient is asked for.
     @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return _copied(weights, dtype)
+    def forward(ctx: Any, dtype: torch.dtype, down: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return _copied((down, up), dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -156,4 +148,4 @@ class _Transformer(Transformer2DModel):
         hidden_states = hidden_states.reshape(batch_size, height, width, -1).permute(0, 3, 1, 2)
         if not self.use_linear_projection:
             hidden_states = self.proj_out(hidden_states)
-        return hidden_states + residual
+        return residual + hidden_states  # in the layout of the first

@@ -156,8 +156,7 @@ def training_loss(
     else:
         target = batch.noise if prediction_type == "epsilon" else batch.latents
     capture.watch(batch.columns)
-    with model.autocast():
-        predicted = model.predict(noisy, batch.timesteps, model.prompts.encode(batch.ids))
+    predicted = model.predict(noisy, batch.timesteps, model.prompts.encode(batch.ids))
 
     errors = F.mse_loss(predicted, target, reduction="none")
     if options.masked_loss:
