@@ -77,8 +77,8 @@ class Operations(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def cuda_s_autocast() -> Iterator[None]:
-    """On a CPU, with norms as CUDA's has them, in float32, and group norm as CUDA lays it out."""
+def norms_under_autocast() -> Iterator[None]:
+    """Norms as CUDA's autocast has them, in float32, and group norm as CUDA lays it out."""
     own = F.group_norm, F.layer_norm
 
     def in_float32(
@@ -89,8 +89,7 @@ def cuda_s_autocast() -> Iterator[None]:
 
     F.group_norm, F.layer_norm = (partial(in_float32, norm) for norm in own)
     try:
-        with torch.autocast("cpu", torch.bfloat16):
-            yield
+        yield
     finally:
         F.group_norm, F.layer_norm = own
 
@@ -104,6 +103,7 @@ def without_content(configs: Path, *, autocast: bool, fused: bool, size: int | N
         vae = AutoencoderKL.from_config(json.loads((configs / "vae/config.json").read_text())).requires_grad_(False)
     if autocast:
         unet.to(memory_format=torch.channels_last)
+        unet.forward = torch.autocast("cpu", torch.bfloat16)(unet.forward)
         unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
     else:
         streamline(unet, torch.bfloat16, torch.channels_last, fused=fused)
@@ -138,8 +138,8 @@ def counted(configs: Path) -> list[dict]:
     rows = []
     for way, (autocast, fused) in ways.items():
         model = without_content(configs, autocast=autocast, fused=fused, size=None)
-        around = cuda_s_autocast() if autocast else contextlib.nullcontext()
-        with AttentionCapture(model.pipeline.unet) as capture, around:
+        norms = norms_under_autocast() if autocast else contextlib.nullcontext()
+        with AttentionCapture(model.pipeline.unet) as capture, norms:
             one = step_memory(model, capture, 1)
             with Operations() as operations:
                 two = step_memory(model, capture, 2)

@@ -163,6 +163,24 @@ def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCa
     assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
 
 
+def test_one_layout_flows_through_the_unet(cache: TrainingCache, as_on_a_gpu) -> None:
+    """Else each convolution or normalisation would copy what comes in."""
+    last, first = torch.channels_last, torch.contiguous_format
+    for make, precision, layout in (
+        (create, "float32", last), (create, "bfloat16", first), (as_on_a_gpu, "bfloat16", last)
+    ):  # fmt: skip
+        model, flows = make(options(), precision), []
+        for module in model.pipeline.unet.modules():
+            if isinstance(module, LeanGroupNorm):
+                module.register_forward_pre_hook(
+                    lambda _, arguments, layout=layout, flows=flows: flows.append(
+                        arguments[0].is_contiguous(memory_format=layout)
+                    )
+                )
+        gradients(model, cache, options())
+        assert len(flows) > 30 and all(flows), (precision, layout)
+
+
 def test_memory_is_counted_in_the_type_that_flows(as_on_a_gpu) -> None:
     """Also where all weights of the U-Net learn, and are in another."""
     model = as_on_a_gpu(options(unet="full"), "bfloat16")
