@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--mirrored", action="store_true", help="average with features of the mirror image")
     parser.add_argument("--discovery", default="plain", help="of parts (default: plain, as in the demo)")
     parser.add_argument("--pictures", type=int, default=600)
-    parser.add_argument("--variants", type=int, default=16, help="K (default: 16, as in the demo)")
+    parser.add_argument("--variants", type=int, default=16, help="K (default: 16)")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     extractor = FeatureExtractor(arguments.model, layer=arguments.layer, mirrored=arguments.mirrored)
