@@ -24,7 +24,8 @@ def streamline(
     What it predicts comes out in float32, so that losses, guidance and the sampler's sums are not rounded.
     fused: whether group normalisation is one kernel, see `group_norm.can_fuse`.
     """
-    unet.to(memory_format=layout)
+    if layout is not torch.contiguous_format:  # in which weights are loaded
+        unet.to(memory_format=layout)
     unet.register_forward_pre_hook(lambda _, arguments: (arguments[0].to(dtype, memory_format=layout), *arguments[1:]))
     unet.register_forward_hook(lambda _, __, output: (output[0].float(),))
     leaner: tuple[Any, ...] = (_Linear, _Conv2d, _LayerNorm, LeanGroupNorm, _Lora, _Resnet, _Transformer)
