@@ -13,7 +13,7 @@ from partcraft_kedro.devices import half_precision
 from partcraft_kedro.images.decoding import load_pictures
 from partcraft_kedro.model import partcraft
 from partcraft_kedro.model.attention import AttentionCapture
-from partcraft_kedro.model.base import Base
+from partcraft_kedro.model.base import cast_frozen
 from partcraft_kedro.model.partcraft import PartCraft
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 from partcraft_kedro.training.loop import Gradient
@@ -99,13 +99,7 @@ def _with_optimizer(model: PartCraft, gradients: Step, *, fused: bool) -> Step:
 
 def _as_it_comes(precision: str) -> PartCraft:
     """Networks as diffusers, transformers and PEFT have them, frozen weights in a type; kept memory serves all ways."""
-
-    def cast(pipeline: Base, dtype: torch.dtype) -> None:
-        for weight in (*pipeline.unet.parameters(), *pipeline.text_encoder.parameters()):
-            if not weight.requires_grad:
-                weight.data = weight.data.to(dtype)
-
-    with mock.patch.object(partcraft, "compute_in", cast):
+    with mock.patch.object(partcraft, "compute_in", cast_frozen):
         return fresh_model(precision)
 
 

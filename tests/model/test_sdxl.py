@@ -99,8 +99,13 @@ def gradient(model: PartCraft) -> Callable[[], float]:
     return compute
 
 
-@pytest.mark.parametrize("of_which", ["the table", "the first head", "the second head"])
-def test_the_pair_s_gradient_is_that_of_finite_differences(model: PartCraft, gradient, of_which: str) -> None:
+@pytest.mark.parametrize(
+    ("of_which", "step"),  # the table's slope is small: float32 tells losses apart that are farther away
+    [("the table", 0.02), ("the first head", 0.005), ("the second head", 0.005)],
+)
+def test_the_pair_s_gradient_is_that_of_finite_differences(
+    model: PartCraft, gradient, of_which: str, step: float
+) -> None:
     table, head = model.part_encoder.variants.weight, model.part_encoder.bottleneck[-1].weight
     weight = table if of_which == "the table" else head
     rows = {"the first head": slice(WIDTHS[0]), "the second head": slice(WIDTHS[0], None)}.get(of_which, slice(None))
@@ -108,12 +113,11 @@ def test_the_pair_s_gradient_is_that_of_finite_differences(model: PartCraft, gra
     slope = torch.zeros_like(weight)
     slope[rows] = weight.grad[rows]
     direction, losses = slope / slope.norm(), []
-    for step in (0.005, -0.01):
-        weight.data.add_(direction, alpha=step)
+    for way in (step, -2 * step):
+        weight.data.add_(direction, alpha=way)
         losses.append(gradient())
     assert slope.norm() > 1e-4
-    rounding = 2 * torch.finfo(torch.float32).eps / 0.01  # of two losses of about 1
-    assert (losses[0] - losses[1]) / 0.01 == pytest.approx(slope.norm().item(), rel=0.02, abs=rounding)
+    assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope.norm().item(), rel=0.02)
 
 
 def test_attention_is_read_at_a_quarter_of_the_latents(model: PartCraft) -> None:

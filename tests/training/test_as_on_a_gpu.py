@@ -144,9 +144,10 @@ def test_sdxl_s_mathematics_are_the_same(small_xl: Path, as_it_comes, as_on_a_gp
 
 def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCache, as_on_a_gpu) -> None:
     model = as_on_a_gpu(options(), "bfloat16")
-    flowing = {}
+    flowing, under_autocast = {}, set()
 
     def note(name: str, _: nn.Module, arguments: tuple, output: object) -> None:
+        under_autocast.add(torch.is_autocast_enabled("cpu"))
         tensors = [tensor for tensor in (*arguments, output) if isinstance(tensor, torch.Tensor)]
         flowing[name] = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
 
@@ -158,7 +159,7 @@ def test_all_flows_in_bfloat16_but_what_the_losses_are_made_of(cache: TrainingCa
     with AttentionCapture(model.pipeline.unet) as capture:
         Gradient(model, capture, options(), micro_batch=2)(draw_batch(model, cache, options(), 0))
         assert capture.maps().dtype == torch.float32
-    assert len(flowing) > 150
+    assert len(flowing) > 150 and under_autocast == {False}
     assert {name for name, types in flowing.items() if types != {torch.bfloat16}} == {"unet.time_proj"}
     assert {parameter.dtype for parameter in model.trainable().values()} == {torch.float32}
 

@@ -481,14 +481,14 @@ def test_fused_attention_computes_in_float32_on_a_cpu(cache: TrainingCache, monk
     fused, types = torch.nn.functional.scaled_dot_product_attention, []
 
     def record(query: torch.Tensor, *arguments: torch.Tensor, **keywords: object) -> torch.Tensor:
-        types.append(query.dtype)
+        types.append((query.dtype, torch.is_autocast_enabled("cpu")))
         return fused(query, *arguments, **keywords)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
     model = fresh_model(of, precision)
     Gradient(model, AttentionCapture(model.pipeline.unet), of, micro_batch=2)(draw_batch(model, cache, of, 0))
     assert len(types) >= 9  # 6 layers of self-attention, 1 of cross-attention, 2 of the text encoder
-    assert set(types) == {torch.float32}
+    assert set(types) == {(torch.float32, False)}
 
 
 def test_bfloat16_moves_the_losses_by_rounding_alone(cache: TrainingCache) -> None:

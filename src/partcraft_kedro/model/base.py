@@ -156,10 +156,7 @@ def compute_in(pipeline: Base, dtype: torch.dtype) -> None:
     attention's scores are in float32.
     """
     unet, device = pipeline.unet, pipeline.unet.device.type
-    for module in (unet, *text_encoders(pipeline)):
-        for parameter in module.parameters():
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.to(dtype)
+    cast_frozen(pipeline, dtype)
     # What tensor cores, and a CPU's float32 convolutions, are faster in.
     channels_last = device == "cuda" or dtype == torch.float32
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -168,6 +165,14 @@ def compute_in(pipeline: Base, dtype: torch.dtype) -> None:
         attend_in_float32(unet, *text_encoders(pipeline))
     else:
         attend_fused(unet)
+
+
+def cast_frozen(pipeline: Base, dtype: torch.dtype) -> None:
+    """Bring the frozen weights of text encoder and U-Net to `dtype`."""
+    for module in (pipeline.unet, *text_encoders(pipeline)):
+        for parameter in module.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
 
 
 def picture_size(pipeline: Base) -> int:
