@@ -2,7 +2,6 @@
 
 import os
 import re
-import threading
 import webbrowser
 from contextlib import suppress
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ from partcraft_kedro.exporting import export
 from partcraft_kedro.mistakes import plainly
 from partcraft_kedro.options import GROUPS
 from partcraft_kedro.project import lay_out, project_folder
-from partcraft_kedro.stopping import stoppable
+from partcraft_kedro.stopping import end_at_ctrl_c, stoppable
 from partcraft_kedro.torchrun import follow, is_follower, leading
 
 
@@ -128,8 +127,7 @@ def compose(env: str | None, params: dict, adapter: str | None, port: int, host:
     of_run = {"title": stages.dataset, "env": env or os.environ.get("KEDRO_ENV")}
     address = serve(studio, boards, **of_run, host=host, port=port, open_browser=not no_browser)
     click.echo(f"Compose at {address} (Ctrl-C ends it).")
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+    end_at_ctrl_c()
 
 
 @cli.command(params=[option for option in run.params if option.name == "env"])

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -42,6 +43,17 @@ def stoppable() -> Iterator[None]:
         _mark_as_killed()
         click.echo("Stopped; the same command goes on.", err=True)
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT))
+
+
+def end_at_ctrl_c() -> NoReturn:
+    """Wait for Ctrl-C while other threads work, and end at once with 0.
+
+    A thread that draws or loads weights cannot be stopped, and Python's own end would abort the process under it.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(1)  # a signal that another thread took is noticed no sooner than here
+    os._exit(0)
 
 
 def _mark_as_killed() -> None:

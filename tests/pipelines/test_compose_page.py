@@ -509,6 +509,20 @@ def test_ctrl_c_ends_it(server: Server) -> None:
     server.start()
 
 
+def test_ctrl_c_ends_it_while_it_draws(server: Server) -> None:
+    about = requests.get(f"{server.address}/studio", timeout=60).json()
+    wish = {"board": "0" * 32, "code": [0] * len(about["parts"]), "noises": ["0"], "seed": 0}
+    wish |= {"steps": about["most_steps"], "guidance_scale": 1}
+    session = {"session_hash": "waits"}
+    asked = {"data": [wish], "fn_index": 0, **session}
+    requests.post(f"{server.address}/gradio_api/queue/join", json=asked, timeout=60).raise_for_status()
+    with requests.get(f"{server.address}/gradio_api/queue/data", session, stream=True, timeout=60) as told:
+        next(line for line in told.iter_lines() if b'"step"' in line)
+        server._process.send_signal(signal.SIGINT)
+        assert server._process.wait(30) == 0
+    server.start()
+
+
 def test_the_python_of_a_picture_makes_it_again(visit: Callable[..., Page], server: Server, tmp_path: Path) -> None:
     page = visit()
     page.click("#shuffle")
