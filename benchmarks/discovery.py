@@ -57,7 +57,7 @@ def three_tiers(folder: Path, discovery: str) -> None:
 
     predictor = fit_part_predictor(
         FeatureShards(folder), discovery=discovery, parts=PARTS, variants=VARIANTS, n_init=STARTS,
-        max_iter=ITERATIONS, min_patches=2, min_pictures=1, seed=0, extractor={},
+        max_iter=ITERATIONS, merge=False, min_patches=2, min_pictures=1, seed=0, extractor={},
         changes=torch.eye(WIDTH) if discovery == "whitened" else None,
     )  # fmt: skip
     print("variants", [len(variants) for variants in predictor.variants], end=" ")

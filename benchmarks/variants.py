@@ -61,7 +61,13 @@ def measure(extractor: FeatureExtractor, arguments: argparse.Namespace, seed: in
     batches = np.array_split(pictures, -(-count // _BATCH))
     features = torch.cat([extractor(batch) for batch in batches])
     options: dict[str, Any] = {"n_init": 4, "max_iter": 50, "seed": seed}
-    settings: dict[str, Any] = {"discovery": arguments.discovery, "min_patches": 2, "min_pictures": 1, "extractor": {}}
+    settings: dict[str, Any] = {
+        "discovery": arguments.discovery,
+        "merge": False,
+        "min_patches": 2,
+        "min_pictures": 1,
+        "extractor": {},
+    }
     predictor = fit_part_predictor([features], parts=len(world.looks), variants=1, **settings, **options)
     found = predictor.label_maps(features)
     true = patch_labels(np.stack([drawing.mask for drawing in drawings]), extractor.grid)

@@ -503,7 +503,15 @@ def test_a_transferred_part_that_is_none_is_told() -> None:
 def test_parts_of_one_picture(discovery: str, parts: int, variants: int) -> None:
     torch.manual_seed(0)
     features = torch.randn(1, 16, 5)
-    settings = {"n_init": 1, "max_iter": 3, "min_patches": 1, "min_pictures": 1, "seed": 0, "extractor": {}}
+    settings = {
+        "n_init": 1,
+        "max_iter": 3,
+        "merge": True,
+        "min_patches": 1,
+        "min_pictures": 1,
+        "seed": 0,
+        "extractor": {},
+    }
     settings["changes"] = torch.eye(5) if discovery == "whitened" else None
     predictor = fit_part_predictor([features], discovery=discovery, parts=parts, variants=variants, **settings)
     assert 1 <= predictor.part_count <= min(parts, 16)

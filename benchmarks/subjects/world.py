@@ -53,7 +53,7 @@ def make_world() -> Iterator[World]:
         write_shards(extractor, paths, folder / "features", batch_size=32, shard_size=64)
         predictor = fit_part_predictor(
             FeatureShards(folder / "features"), discovery="plain", parts=PARTS, variants=VARIANTS, n_init=2,
-            max_iter=30, min_patches=2, min_pictures=1, seed=0, extractor={"model": "tiny"},
+            max_iter=30, merge=False, min_patches=2, min_pictures=1, seed=0, extractor={"model": "tiny"},
         )  # fmt: skip
         pictures = load_pictures(paths, SIZE)
         label_maps, codes, _ = predictor.segment(pictures)

@@ -186,7 +186,10 @@ class PartsOptions(Options):
     parts: int = Field(5, ge=1, le=254)
     """M, the number of parts (the paper: 5 for CUB, 7 for Stanford Dogs); fewer if there are fewer patches."""
     variants: PositiveInt = 256
-    """K, the number of variants of each part and of the background (the paper: 256)."""
+    """K, the number of variants of each part and of the background (the paper: 256); fewer with `merge`."""
+    merge: bool = False
+    """Whether variants that no gap between pictures separates become one (the paper: no): then `variants` is a limit,
+    and each part has as many as it has looks."""
     n_init: PositiveInt = 4
     """k-means++ starts, of which the best is kept."""
     max_iter: PositiveInt = 50

@@ -13,6 +13,7 @@ OPTIONS = {
     "variants": 3,
     "n_init": 4,
     "max_iter": 50,
+    "merge": False,
     "min_patches": 2,
     "min_pictures": 1,
     "seed": 0,

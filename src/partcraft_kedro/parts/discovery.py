@@ -14,6 +14,9 @@ from partcraft_kedro.parts.predictor import PartPredictor, foreground_of, part_m
 from partcraft_kedro.randomness import numpy_generator
 
 _PUBLISHED_PICTURES = 100  # that the authors' code fits tiers 1 and 2 on
+_NEIGHBOURS = 5  # of a picture, that tell whether two variants mix
+_ROWS = 512  # of pictures that are compared with all at once
+_MIXED = 0.1  # of the links that a group divided at random has: two variants that have more are one
 _SHOWN_IN = 0.9  # of all pictures: what shows in as many is no background, wherever it lies
 
 
@@ -25,6 +28,7 @@ def fit_part_predictor(
     variants: int,
     n_init: int,
     max_iter: int,
+    merge: bool,
     min_patches: int,
     min_pictures: int,
     seed: int,
@@ -34,9 +38,10 @@ def fit_part_predictor(
     """Fit a predictor. `features` can be gone through many times, (pictures, patches, width) a step.
 
     discovery: `plain`, `centred`, `trimmed`, `whitened` or `published`, see `part_points`; parts: M, at most;
-    variants: K, at most, for each part and the background; n_init and max_iter: of k-means; min_patches: a part smaller
-    than this counts as absent; min_pictures: a variant of fewer is given up; extractor: what `FeatureExtractor` takes
-    to make these features; changes: for `whitened`, what a crop changes of them, see `whitening_of`.
+    variants: K, at most, for each part and the background; n_init and max_iter: of k-means; merge: whether variants
+    that no gap separates become one, see `_merged`; min_patches: a part smaller than this counts as absent;
+    min_pictures: a variant of fewer is given up; extractor: what `FeatureExtractor` takes to make these features;
+    changes: for `whitened`, what a crop changes of them, see `whitening_of`.
     Raises UserError if no patch of any picture is foreground, as of pictures of one colour.
     """
     options = {"n_init": n_init, "max_iter": max_iter, "seed": seed}
@@ -85,6 +90,8 @@ def fit_part_predictor(
             means = scene[:1] if m == 0 else part_centroids[m - 1 : m]
         points = variant_points(means, whitening)
         found = cosine_kmeans(lambda: [points], variants, purpose=f"variants {m}", **options)
+        if merge:
+            found = _merged(found, points)
         return _unwhitened(_without_rare(found, points, min_pictures), whitening)
 
     predictor.variants.extend(variants_of(m, torch.cat(of_part)) for m, of_part in enumerate(means_of_parts))
@@ -168,6 +175,42 @@ def _outskirts_first(
     if first != likest or patches[first] == patches.sum() or shown[first] >= _SHOWN_IN * pictures:
         return None
     return torch.cat([trial[first:], trial[:first]])
+
+
+def _merged(variants: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Make one of two variants, (K, width), that no gap between the unit points, (pictures, width), separates, until
+    all are apart; returns unit centroids.
+
+    How much two mix: how often pictures of one have pictures of the other among their nearest (Schilling 1986, Henze
+    1988), beside how often they would if one group had been divided at random. A picture asks no more neighbours than
+    it could have in its own variant, so that a small one which lies apart stays. Those that mix most become one first.
+    """
+    own = (points @ variants.T).argmax(-1)
+    nearest = _nearest(points)
+    while True:
+        counts = own.bincount(minlength=len(variants)).float()
+        asks = (counts - 1).clamp(0, nearest.shape[1])
+        asked = (torch.arange(nearest.shape[1]) < asks[own, None]).float()
+        links = torch.zeros(len(variants), len(variants))
+        links.index_put_((own[:, None].expand_as(nearest), own[nearest]), asked, accumulate=True)
+        divided = (asks[:, None] + asks) * counts[:, None] * counts / (counts[:, None] + counts)
+        mixing = ((links + links.T) / divided).nan_to_num(0).triu(1)
+        if mixing.max() <= _MIXED:
+            break
+        first, second = divmod(int(mixing.argmax()), len(variants))
+        own[own == second] = first
+    members = F.one_hot(own, len(variants)).float()
+    return F.normalize(members[:, members.sum(0) > 0].T @ points, dim=-1)
+
+
+def _nearest(points: torch.Tensor) -> torch.Tensor:
+    """The nearest other points of each, (n, min(_NEIGHBOURS, n - 1)), nearest first."""
+    found = []
+    for rows in torch.arange(len(points)).split(_ROWS):
+        likeness = points[rows] @ points.T
+        likeness[torch.arange(len(rows)), rows] = -torch.inf
+        found.append(likeness.topk(min(_NEIGHBOURS, len(points) - 1)).indices)
+    return torch.cat(found)
 
 
 def _without_rare(variants: torch.Tensor, means: torch.Tensor, min_pictures: int) -> torch.Tensor:
