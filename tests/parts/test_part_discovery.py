@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from partcraft_kedro.parts.discovery import _without_rare, fit_part_predictor, whitening_of
+from partcraft_kedro.parts.discovery import _merged, _without_rare, fit_part_predictor, whitening_of
 from partcraft_kedro.parts.predictor import ABSENT, part_means
 from partcraft_kedro.randomness import numpy_generator, torch_generator
 
@@ -246,6 +246,46 @@ def test_whitened_background_is_trimmed_as_by_trimmed(plant):
     torch.testing.assert_close(whitened.trial, trimmed.trial)
     assert np.array_equal(whitened.label_maps(features) > 0, trimmed.label_maps(features) > 0)
     assert not torch.allclose(whitened.parts, trimmed.parts, atol=0.1)
+
+
+def on_circle(*degrees):
+    angles = torch.tensor(degrees).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def test_variants_without_a_gap_between_them_become_one():
+    arc, far = torch.arange(0.0, 30).tolist(), torch.arange(80.0, 100).tolist()
+    points = on_circle(*arc, *far)
+    merged = _merged(on_circle(5, 15, 25, 85, 95), points)
+    assert torch.allclose(merged, on_circle(14.5, 89.5), atol=1e-6)
+    apart = on_circle(14.5, 89.5)
+    assert torch.allclose(_merged(apart, points), apart, atol=1e-6)
+
+
+def test_a_small_variant_that_lies_apart_stays_and_a_picture_alone_among_others_does_not():
+    points = on_circle(*torch.arange(0.0, 30).tolist(), 88, 90, 92)
+    assert torch.allclose(_merged(on_circle(15, 90), points), on_circle(14.5, 90), atol=1e-6)
+    single = torch.cat([points, on_circle(14.5)])
+    assert torch.allclose(_merged(on_circle(7, 14.5, 22, 90), single), on_circle(14.5, 90), atol=1e-6)
+
+
+@pytest.mark.parametrize(("gap", "left"), [(3.2, 2), (2.9, 1)])
+def test_how_far_variants_mix_by_hand(gap, left):
+    """Two rows of ten, so five neighbours each, and (5 + 5) 10·10/20 = 50 links if they were divided at random.
+
+    With the wider gap the last of a row has one neighbour beyond it: 2 of 50, less than a tenth. With the narrower one
+    it has two, and the last but one has one: 6 of 50.
+    """
+    points = on_circle(*torch.arange(0.0, 10).tolist(), *(9 + gap + torch.arange(10.0)).tolist())
+    assert len(_merged(on_circle(4.5, 13.5 + gap), points)) == left
+
+
+def test_merged_each_part_has_as_many_variants_as_were_planted(plant):
+    planted = plant()
+    predictor = discover([planted.features], variants=12, merge=True, min_pictures=4)
+    assert [len(variants) for variants in predictor.variants] == [3] * 4
+    assert_recovers(predictor, planted)
+    assert min(map(len, discover([planted.features], variants=12, min_pictures=4).variants)) > 3
 
 
 def test_a_variant_of_too_few_pictures_is_given_up_and_these_go_to_the_next_nearest():
