@@ -55,7 +55,7 @@ KINDS = {
     "attention": ("flash", "fmha", "attention", "sdpa"),
     "convolution": ("conv", "fprop", "dgrad", "wgrad", "implicit"),
     "matrix product": ("gemm", "cutlass", "nvjet", "cublas"),
-    "copy, cast, layout": ("copy", "nchw", "nhwc", "cast", "Memcpy"),
+    "copy, cast, layout": ("copy", "Copy", "nchw", "nhwc", "cast", "Memcpy"),
     "normalisation": ("norm", "_forward", "_backward", "Welford", "RowwiseMoments"),
     "optimizer": ("multi_tensor", "adam"),
 }

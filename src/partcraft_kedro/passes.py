@@ -11,8 +11,15 @@ from partcraft_kedro.errors import UserError
 _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
-# Of a CPU on Unix and on Windows, of CUDA and MPS, of cuDNN and cuBLAS.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+# Of a CPU on Unix and on Windows, of CUDA and MPS, of cuDNN and cuBLAS; and of cuDNN where none of its ways to compute
+# a convolution finds the room that it needs.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "unable to find an engine",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,14 +1,17 @@
 """Stable Diffusion XL: two text encoders, a token that is a pair, a summary of the prompt, sizes."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.generation.sampling import Sampler, sample_pictures
+from partcraft_kedro.model import compilation
 from partcraft_kedro.model.attention import AttentionCapture, attention_layers
 from partcraft_kedro.model.base import load_base, picture_size
 from partcraft_kedro.model.injection import PartPrompts
@@ -55,6 +58,24 @@ def test_a_token_that_is_embedded_as_a_word_says_what_the_word_says(small_xl: Pa
     torch.testing.assert_close(by_token.pooled, by_word.pooled)
     other = prompts.encode(prompts.tokenize(["a red [1,0] on sand"])[0])
     assert not torch.allclose(other.pooled, by_word.pooled)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_all_networks_are_compiled_to_one_graph(model: PartCraft, monkeypatch, device: str) -> None:
+    """As a whole on a CPU, by blocks on a GPU. Of the compiler, the tracing alone; all counts as large."""
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setattr(compilation, "_SMALL", 0)
+    ids = model.prompts.tokenize(["a photo of a [0,1] [1,2] [2,3]"])[0]
+    plain = model.prompts.encode(ids)
+    compiled = model.prompts.text_encoders
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compilation.compile_networks(compiled, torch.device(device), graphs=False)
+    told = model.prompts.encode(ids)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert not torch._dynamo.utils.counters["graph_break"]
+    torch.testing.assert_close(told.words, plain.words)
+    torch.testing.assert_close(told.pooled, plain.pooled)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])

@@ -224,9 +224,12 @@ def test_every_epoch_shows_every_picture_once(cache: TrainingCache) -> None:
     assert sorted(shown) == sorted(present)
 
 
-def test_a_killed_run_ends_with_the_same_bytes(cache: TrainingCache, tmp_path) -> None:
-    whole, broken = fresh_model(options()), fresh_model(options())
-    unbroken = train(whole, cache, options(), tmp_path / "whole", "f")
+@pytest.mark.parametrize("method", ["partcraft", "dreambooth"])
+def test_a_killed_run_ends_with_the_same_bytes(cache: TrainingCache, tmp_path, method: str) -> None:
+    """Also of convolutions, whose weights lie in memory otherwise than in a file."""
+    of = options(method=method)
+    whole, broken = fresh_model(of), fresh_model(of)
+    unbroken = train(whole, cache, of, tmp_path / "whole", "f")
 
     class Killed(Exception):
         pass
@@ -236,9 +239,9 @@ def test_a_killed_run_ends_with_the_same_bytes(cache: TrainingCache, tmp_path) -
             raise Killed
 
     with pytest.raises(Killed):
-        train(broken, cache, options(), tmp_path / "broken", "f", on_log=kill)
-    again = fresh_model(options())
-    resumed = train(again, cache, options(), tmp_path / "broken", "f")
+        train(broken, cache, of, tmp_path / "broken", "f", on_log=kill)
+    again = fresh_model(of)
+    resumed = train(again, cache, of, tmp_path / "broken", "f")
     pd.testing.assert_frame_equal(resumed, unbroken)
     for name, parameter in weights(whole).items():
         assert torch.equal(parameter, weights(again)[name]), name

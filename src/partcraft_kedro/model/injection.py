@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from partcraft_kedro.errors import UserError
 from partcraft_kedro.model.base import Base, picture_size, text_encoders, tokenizers
@@ -55,6 +56,11 @@ class PartPrompts:
             embedding = text_encoder.get_input_embeddings()
             embedding.register_forward_pre_hook(self._hide_part_tokens)
             embedding.register_forward_hook(partial(self._inject, number))
+            if len(self.text_encoders) > 1:
+                # What `encode` reads. transformers hands it out too, by hooks of its own that cannot be compiled.
+                *_, last_but_one, _ = (part for part in text_encoder.modules() if isinstance(part, CLIPEncoderLayer))
+                last_but_one.register_forward_hook(partial(self._keep, number))
+        self._kept: dict[int, torch.Tensor] = {}
 
     def _hide_part_tokens(self, _: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         self._ids = arguments[0]
@@ -64,6 +70,9 @@ class PartPrompts:
         is_part = self._ids >= self._first
         parts = self.part_encoder((self._ids - self._first).clamp(min=0))[number]
         return torch.where(is_part[..., None], parts.to(words.dtype), words)
+
+    def _keep(self, number: int, _: torch.nn.Module, __: tuple, states: torch.Tensor) -> None:
+        self._kept[number] = states
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids (n, text encoders, length) and each part's position in its prompt (n, M+1), -1 where it has none.
@@ -115,11 +124,8 @@ class PartPrompts:
         # As SDXL reads (Podell et al. 2023, arXiv:2307.01952, section 2.1): the hidden states before the last layer,
         # side by side; and the second one's summary of the whole, which lies at the first end of text. transformers
         # would look for it at the largest id, which here is a part token's.
-        read = [
-            encoder(of_encoder, output_hidden_states=True)
-            for encoder, of_encoder in zip(self.text_encoders, of_encoders, strict=True)
-        ]
-        words = torch.cat([of_encoder.hidden_states[-2] for of_encoder in read], dim=-1)
+        read = [encoder(of_encoder) for encoder, of_encoder in zip(self.text_encoders, of_encoders, strict=True)]
+        words = torch.cat([self._kept.pop(number) for number in range(len(read))], dim=-1)
         ends = (of_encoders[1] == self.tokenizers[1].eos_token_id).int().argmax(-1)
         summary = read[1].last_hidden_state[torch.arange(len(ids), device=ends.device), ends]
         summary = self.text_encoders[1].text_projection(summary)

@@ -310,8 +310,9 @@ class _Trainer:
                 self._averages[name].copy_(state[f"average/{name}"])
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(float(step), device=parameter.device),
-                "exp_avg": state[f"first/{name}"].to(parameter.device),
-                "exp_avg_sq": state[f"second/{name}"].to(parameter.device),
+                # In the parameter's own layout: AdamW's kernels go through both by their places in memory.
+                "exp_avg": torch.empty_like(parameter).copy_(state[f"first/{name}"]),
+                "exp_avg_sq": torch.empty_like(parameter).copy_(state[f"second/{name}"]),
             }
         history = pd.read_csv(self._losses)
         return step, history[history["step"] <= step].to_dict("records")
