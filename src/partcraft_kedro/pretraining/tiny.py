@@ -127,8 +127,8 @@ Subjects whose combination of looks the default datasets show were kept out.
 
 `looks_of_*` is the share of looks (style and colour both, the background's place included) that the judge finds as
 captioned; picking looks at random would give 0.06 to 0.11 for a part, 0.13 for the background. `shape_of_*` is the
-share of pictures in which the judge finds every part in as many pieces, of such sizes, and its details where drawings have
-them.
+share of pictures in which the judge finds every part in as many pieces, of such sizes, and its details where drawings
+have them.
 """
     )
 
