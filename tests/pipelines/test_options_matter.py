@@ -31,6 +31,7 @@ CHANGED = {
         "parts": 4,
         "variants": 3,
         "max_iter": 1,
+        "merge": False,
         "min_patches": 9,
         "min_pictures": 9,
         "seed": 3,
