@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from partcraft_kedro import files
-from partcraft_kedro.errors import FullDisk
+from partcraft_kedro.errors import FullDisk, UserError
 from partcraft_kedro.files import digest_of, fingerprint_of, write_file, write_folder
 
 
@@ -137,6 +137,18 @@ def test_safetensors_words_for_a_full_disk_are_understood(tmp_path):
     error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     with pytest.raises(FullDisk, match="weights cannot be written"):
         write_file(tmp_path / "weights", lambda partial: (_ for _ in ()).throw(error))
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_a_place_that_cannot_be_written_is_told(tmp_path, write):
+    (tmp_path / "data").write_text("a file where a folder belongs")
+    with pytest.raises(UserError, match=r"weights cannot be written \(Not a directory: .*data.*PARTCRAFT_DATA"):
+        write(tmp_path / "data" / "06_models" / "weights", write_and_fail)
+
+
+def test_what_cannot_be_read_while_something_is_written_is_no_place_that_cannot_be_written(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_file(tmp_path / "here" / "table", lambda partial: (tmp_path / "elsewhere" / "picture").read_bytes())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

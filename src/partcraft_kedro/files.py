@@ -104,20 +104,32 @@ def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
 
 
 @contextlib.contextmanager
-def named_if_full(path: Path) -> Iterator[None]:
-    """Raises FullDisk naming `path` where the disk is full: few of the errors that say so have a name."""
+def named_if_not_written(path: Path) -> Iterator[None]:
+    """Raises UserError naming `path` where it cannot be written; FullDisk, as the disk is full: few of the errors that
+    say so have a name."""
     try:
         yield
     except Exception as error:  # every format has errors of its own
         if is_full_disk(error):
             raise FullDisk(path) from error
+        if isinstance(error, OSError) and error.filename and _leads_to(Path(error.filename), path):
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}: {error.filename}): let it be, or name another place with "
+                "PARTCRAFT_DATA; finished work is kept."
+            ) from error
         raise
 
 
+def _leads_to(place: Path, path: Path) -> bool:
+    """Whether a place is above a path, or beside or below it: else it is something that was to be read."""
+    return path.is_relative_to(place) or place.is_relative_to(path.parent)
+
+
 def write_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then rename it into place. Raises FullDisk."""
+    """Let `write` fill a file beside `path`, then rename it into place. Raises UserError if it cannot
+    be written."""
     partial = path.with_name(f".{path.stem}.partial{os.environ.get(OWN_PARTIALS, '')}{path.suffix}")
-    with named_if_full(path):
+    with named_if_not_written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)  # of a process that was killed
         try:
@@ -146,10 +158,10 @@ def link_folder(folder: Path, to: Path) -> None:
 
 def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there. Raises
-    FullDisk."""
+    UserError if it cannot be written."""
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    with named_if_full(path):
+    with named_if_not_written(path):
         partial.mkdir(parents=True)
         try:
             write(partial)

@@ -18,8 +18,10 @@ import requests
 from filelock import FileLock
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.validation.parameter_validator import ParameterValidator
 from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
@@ -47,6 +49,7 @@ class CheckHooks:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         options = catalog.load("parameters")
         refuse_unknown_groups(options)
+        ParameterValidator(dict(pipelines)).validate_raw_params(options)  # also what this pipeline does not need
         _refuse_missing_versions(run_params.get("load_versions") or {}, catalog)
         _refuse_missing_inputs(pipeline, catalog)
         flat = options_of(pipeline, options)

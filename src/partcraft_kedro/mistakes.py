@@ -1,6 +1,7 @@
 """A user's mistakes: each is told in one sentence, before anything has run where that can be."""
 
 import copy
+import io
 import os
 import re
 import sys
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from kedro import KedroDeprecationWarning
 from kedro.framework.cli.project import run
+from omegaconf import DictConfig, OmegaConf
 
 from partcraft_kedro.errors import FullDisk, UserError, first_line, is_full_disk, unknown
 from partcraft_kedro.project import project_folder
 from partcraft_kedro.torchrun import is_launched
+
+_SETTINGS = ("parameters", "catalog", "globals", "mlflow", "sweeps", "credentials")  # how Kedro's files of them begin
 
 
 def plainly(command: click.Command) -> click.Command:
@@ -56,6 +61,9 @@ def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Conte
     warnings.filterwarnings("ignore", "Option '--pipeline' is deprecated", KedroDeprecationWarning)
     # What equals the newest version of a folder is no further one.
     warnings.filterwarnings("ignore", "Save version .* did not match load version")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without λ or – is no reason to fail
     try:
         if is_launched() and context.command.callback is not run.callback:
             raise UserError(f"torchrun is for `kedro run` alone: start `{context.info_name}` without it.")
@@ -86,6 +94,10 @@ def _refuse_unknown_names(given_options: dict[str, Any]) -> None:
         raise UserError(f"Kedro cannot read settings in {conf}, for the [ in its name: rename the folder.")
     if environment and conf.is_dir() and not (conf / environment).is_dir():
         raise unknown("environment", environment, (path.name for path in conf.iterdir() if path.is_dir()))
+    for folder in (conf / "base", conf / (environment or "local")):
+        for path in sorted(folder.rglob("*.yml")):
+            if path.name.startswith(_SETTINGS):
+                _refuse_unreadable(path)
     chosen = given("pipeline", "pipelines")
     for name in chosen:
         if name not in pipelines:
@@ -103,6 +115,20 @@ def _refuse_unknown_names(given_options: dict[str, Any]) -> None:
             for name in names:
                 if name not in known:
                     raise unknown(kind, name, known)
+
+
+def _refuse_unreadable(settings: Path) -> None:
+    """Raise UserError for settings that Kedro could not read: it would tell no line, or no file."""
+    try:
+        content = OmegaConf.load(settings)
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{settings}{line} cannot be read ({getattr(error, 'problem', None) or first_line(error)}): mend it."
+        ) from error
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{settings} has a list where names and their values belong, `train: {{steps: 300}}`: mend it.")
 
 
 def _without_stage(node: str) -> str:

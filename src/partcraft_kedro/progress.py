@@ -31,7 +31,7 @@ class Ledger:
         self._path = stages.root / ".runs" / f"{stages.dataset}{stages.point}.json"
         try:
             noted = json.loads(self._path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (OSError, json.JSONDecodeError):
             noted = {}
         self.made: dict[str, str] = noted.get("made", {})
         self._folders: dict[str, list[str]] = noted.get("folders", {})

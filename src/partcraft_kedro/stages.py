@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from partcraft_kedro.files import fingerprint_of, named_if_full, read_file, write_json
+from partcraft_kedro.files import fingerprint_of, named_if_not_written, read_file, write_json
 from partcraft_kedro.options import Config, Contents, Options, Selection, Silent, Weights
 from partcraft_kedro.weights import config_fingerprint, model_fingerprint
 
@@ -136,7 +136,7 @@ class Workfolder:
         self._key = key
         self.fingerprint = fingerprint_of(key)
         self.folder = parent / f"{key['stage']}-{self.fingerprint}"
-        with named_if_full(self.folder):
+        with named_if_not_written(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "Workfolder":

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from partcraft_kedro.errors import FullDisk
-from partcraft_kedro.mistakes import _sentence
+from partcraft_kedro.errors import FullDisk, UserError
+from partcraft_kedro.mistakes import _refuse_unreadable, _sentence
 
 
 def last_line(output: str) -> str:
@@ -28,6 +29,7 @@ def last_line(output: str) -> str:
         ("run --env=test --params=train.atention_weight=0.1", "did you mean 'attention_weight'?"),
         ("run --env=test --params=trian.steps=3", "did you mean 'train'?"),
         ("run --env=test --params=train.attention_weight=-1", "train.attention_weight=-1: "),
+        ("run --env=test --pipelines=images --params=train.stpes=3", "did you mean 'steps'?"),
         ("run --env=test --params=base.model=/no/such/folder", "/no/such/folder"),
         ("run --env=folder --params=images.folder=/no/such/folder", "images.folder='/no/such/folder' is not there"),
         ("run --env=test --tags=train --load-versions=adapter:2020", "no adapter version or folder '2020'"),
@@ -48,6 +50,36 @@ def test_a_slip_is_told_in_one_sentence_and_leaves_no_run(finished, command: str
         (sentence,) = (process.stdout + process.stderr).strip().splitlines()
         assert sentence.startswith("Error: ") and told in sentence
         assert database.execute(count).fetchall() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"train:\n  steps: 3\n\tseed: 1\n", r", line 3 cannot be read \(found character '\\t' that cannot start"),
+        (b"train: {steps: 3}\ntrain: {seed: 1}\n", ", line 2 cannot be read .found duplicate key train"),
+        (b"train: {steps: 3\n", ", line 2 cannot be read"),
+        (b"- steps\n", " has a list where names"),
+        (b"train: \xff\n", " cannot be read"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_told_with_file_and_line(tmp_path, content: bytes, told: str) -> None:
+    settings = tmp_path / "parameters.yml"
+    settings.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(str(settings)) + told):
+        _refuse_unreadable(settings)
+
+
+def test_settings_are_looked_at_before_anything_runs(project) -> None:
+    (project.folder / "conf" / "test" / "parameters_own.yml").write_text("train: [\n")
+    code, output = project.run("--pipelines=images")
+    assert code == 1 and len(output.splitlines()) == 1
+    assert "parameters_own.yml, line 2 cannot be read" in output
+
+
+def test_what_a_terminal_cannot_show_is_no_reason_to_fail(finished) -> None:
+    code, output = finished.run("--tags=report", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert code == 0, output
+    assert "?" in output and output.isascii()
 
 
 def test_a_base_that_cannot_serve_is_refused_before_anything_runs(project, tmp_path) -> None:

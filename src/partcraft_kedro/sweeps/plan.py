@@ -94,7 +94,8 @@ def _find_sweep(context: KedroContext, name: str) -> SweepOptions:
     try:
         return SweepOptions.model_validate(known[name])
     except ValidationError as error:
-        raise UserError(f"The sweep {name!r} in conf/ is not one: {' '.join(str(error).split())}") from error
+        wrong = "; ".join(found["msg"].removeprefix("Value error, ") for found in error.errors())
+        raise UserError(f"The sweep {name!r} in conf/ is not one: {wrong}.") from error
 
 
 def _check(raw: dict, point: Point) -> dict[str, Any]:
