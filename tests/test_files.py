@@ -1,5 +1,6 @@
 """Files and folders, whole or not at all, and their fingerprints."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -149,6 +150,16 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path, write):
 def test_what_cannot_be_read_while_something_is_written_is_no_place_that_cannot_be_written(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_file(tmp_path / "here" / "table", lambda partial: (tmp_path / "elsewhere" / "picture").read_bytes())
+    with pytest.raises(FileNotFoundError):  # another run renamed it
+        write_file(tmp_path / "here" / "table", lambda partial: None)
+
+
+def test_a_file_that_nobody_may_write_is_told(tmp_path):
+    def refuse(partial):
+        raise PermissionError(errno.EACCES, "Permission denied", str(partial))
+
+    with pytest.raises(UserError, match=r"table cannot be written \(Permission denied: "):
+        write_file(tmp_path / "table", refuse)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, and what stands for their content."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ _LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
 OWN_PARTIALS = "PARTCRAFT_OWN_PARTIALS"
 """The variable of the environment that is set, to something that no other has, for a process beside which another may
 write the same file: it is added to the names of half-written files."""
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 _SETTLED = 2 * 10**9  # nanoseconds: no file system's times are coarser
 Content = TypeVar("Content")
 
@@ -112,17 +114,21 @@ def named_if_not_written(path: Path) -> Iterator[None]:
     except Exception as error:  # every format has errors of its own
         if is_full_disk(error):
             raise FullDisk(path) from error
-        if isinstance(error, OSError) and error.filename and _leads_to(Path(error.filename), path):
+        if isinstance(error, OSError) and _forbids(error, path):
             raise UserError(
-                f"{path} cannot be written ({error.strerror}: {error.filename}): let it be, or name another place with "
-                "PARTCRAFT_DATA; finished work is kept."
+                f"{path} cannot be written ({error.strerror}: {error.filename}): allow it, or let PARTCRAFT_DATA name "
+                "another place; finished work is kept."
             ) from error
         raise
 
 
-def _leads_to(place: Path, path: Path) -> bool:
-    """Whether a place is above a path, or beside or below it: else it is something that was to be read."""
-    return path.is_relative_to(place) or place.is_relative_to(path.parent)
+def _forbids(error: OSError, path: Path) -> bool:
+    """Whether an error says that a folder on the way to a path cannot be, or that nothing may be written there. All
+    else may be about something that was to be read, or about a file that another run renamed."""
+    if not isinstance(error.filename, str):
+        return False
+    place = Path(error.filename)
+    return path.is_relative_to(place) or (error.errno in _FORBIDDEN and place.is_relative_to(path.parent))
 
 
 def write_file(path: Path, write: Callable[[Path], Any]) -> None:
