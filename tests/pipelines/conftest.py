@@ -13,6 +13,9 @@ import pytest
 
 from partcraft_kedro.project import lay_out
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a script's background, whose commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _VERSION = re.compile(r"\d{4}-\d\d-\d\dT[\d.]+Z")
 
 

@@ -230,6 +230,7 @@ def test_stars_and_history_outlive_reload_and_restart(visit: Callable[..., Page]
     page.reload()
     page.wait_for_selector("body[data-ready]")
     expect(page.locator(".node")).to_have_count(2)
+    page.wait_for_load_state("networkidle")  # crops may still be loading
     server.stop()
     server.start()
     page.reload()
@@ -440,6 +441,7 @@ def test_names_with_markup_are_text(visit: Callable[..., Page], server: Server) 
         page = visit()
         expect(page.locator("#tabs [role=tab]").nth(1)).to_have_text("<img src=x onerror=alert(1)>")
         assert page.locator("#tabs img").count() == 0
+        page.close()  # crops may still be loading
     finally:
         names.write_text(before)
         server.stop()
