@@ -149,5 +149,5 @@ def test_a_picture_has_the_noise_it_is_given_and_tells_where_its_tokens_looked(m
 
 def test_a_folder_that_cannot_be_written_ends_the_run(model: PartCraft, tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match=r"one\.png cannot be written \(Not a directory: "):
         write_pictures(Sampler(model, options(), 3), PROMPTS[:1], NAMES[:1], NAMES[:1], ADAPTER, tmp_path / "file")
