@@ -26,6 +26,10 @@ class FullDisk(UserError):
         )
 
 
+class NotWritten(UserError):
+    """A file or folder could not be written where it was to be; its cause is the system's word for why."""
+
+
 def in_one_line(error: BaseException) -> str:
     """What an error says, for a sentence of ours; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

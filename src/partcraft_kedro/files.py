@@ -13,7 +13,7 @@ from typing import IO, Any, TypeVar
 
 import pandas as pd
 
-from partcraft_kedro.errors import FullDisk, UserError, in_one_line, is_full_disk
+from partcraft_kedro.errors import FullDisk, NotWritten, UserError, in_one_line, is_full_disk
 
 _ROWS = 10_000  # of a table that are JSON at once
 _LARGE = 2**24  # bytes: smaller files are read as fast as they are looked up
@@ -107,15 +107,15 @@ def read_file(path: Path, read: Callable[[Path], Content]) -> Content:
 
 @contextlib.contextmanager
 def named_if_not_written(path: Path) -> Iterator[None]:
-    """Raises UserError naming `path` where it cannot be written; FullDisk, as the disk is full: few of the errors that
-    say so have a name."""
+    """Raises NotWritten naming `path` where it cannot be written, FullDisk where the disk is full: few of the errors
+    that say so have a name."""
     try:
         yield
     except Exception as error:  # every format has errors of its own
         if is_full_disk(error):
             raise FullDisk(path) from error
         if isinstance(error, OSError) and _forbids(error, path):
-            raise UserError(
+            raise NotWritten(
                 f"{path} cannot be written ({error.strerror}: {error.filename}): allow it, or let PARTCRAFT_DATA name "
                 "another place; finished work is kept."
             ) from error
@@ -132,8 +132,8 @@ def _forbids(error: OSError, path: Path) -> bool:
 
 
 def write_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then rename it into place. Raises UserError if it cannot
-    be written."""
+    """Let `write` fill a file beside `path`, then rename it into place. Raises FullDisk or
+    NotWritten."""
     partial = path.with_name(f".{path.stem}.partial{os.environ.get(OWN_PARTIALS, '')}{path.suffix}")
     with named_if_not_written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def link_folder(folder: Path, to: Path) -> None:
 
 def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a folder beside `path`, then rename it into place, replacing what stood there. Raises
-    UserError if it cannot be written."""
+    FullDisk or NotWritten."""
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with named_if_not_written(path):

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import NotWritten, UserError
 from partcraft_kedro.export import ADAPTER
 from partcraft_kedro.export.adapter import LORA, WEIGHTS, Adapter, Base
 from partcraft_kedro.export.card import render_card
@@ -91,8 +91,10 @@ def write_export(
 
     try:
         write_folder(folder.resolve(), fill)
-    except OSError as error:  # no FullDisk, which is a UserError already
-        raise UserError(f"--to={folder} cannot be written ({error}): give another folder.") from error
+    except (OSError, NotWritten) as error:
+        raise UserError(
+            f"--to={folder} cannot be written ({error.__cause__ or error}): give another folder."
+        ) from error
 
 
 def _write_embeddings(
