@@ -132,8 +132,7 @@ def _forbids(error: OSError, path: Path) -> bool:
 
 
 def write_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then rename it into place. Raises FullDisk or
-    NotWritten."""
+    """Let `write` fill a file beside `path`, then rename it into place. Raises FullDisk or NotWritten."""
     partial = path.with_name(f".{path.stem}.partial{os.environ.get(OWN_PARTIALS, '')}{path.suffix}")
     with named_if_not_written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
