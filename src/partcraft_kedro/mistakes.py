@@ -71,7 +71,7 @@ def _invoke_plainly(invoke: Callable[[click.Context], Any], context: click.Conte
         _name_stages_of_nodes(context.params)
         return invoke(context)
     except Exception as error:
-        sentence = _sentence(error)
+        sentence = _unreadable_settings(error, context.params) or _sentence(error)
         if sentence is None:
             raise
         raise click.ClickException(sentence) from error
@@ -82,22 +82,17 @@ def _refuse_unknown_names(given_options: dict[str, Any]) -> None:
 
     `kedro viz run` would wait ten minutes for a server that has died of it.
     """
-    from kedro.framework.project import pipelines, settings
+    from kedro.framework.project import pipelines
 
     def given(*parameters: str) -> list[str]:
         values = [given_options.get(parameter) or () for parameter in parameters]
         return [name for value in values for name in ([value] if isinstance(value, str) else value)]
 
-    environment = given_options.get("env") or os.environ.get("KEDRO_ENV")
-    conf = Path(given_options.get("conf_source") or project_folder() / settings.CONF_SOURCE)
+    conf, environment = _settings_of(given_options)
     if "[" in str(conf):
         raise UserError(f"Kedro cannot read settings in {conf}, for the [ in its name: rename the folder.")
     if environment and conf.is_dir() and not (conf / environment).is_dir():
         raise unknown("environment", environment, (path.name for path in conf.iterdir() if path.is_dir()))
-    for folder in (conf / "base", conf / (environment or "local")):
-        for path in sorted(folder.rglob("*.yml")):
-            if path.name.startswith(_SETTINGS):
-                _refuse_unreadable(path)
     chosen = given("pipeline", "pipelines")
     for name in chosen:
         if name not in pipelines:
@@ -115,6 +110,29 @@ def _refuse_unknown_names(given_options: dict[str, Any]) -> None:
             for name in names:
                 if name not in known:
                     raise unknown(kind, name, known)
+
+
+def _settings_of(given_options: dict[str, Any]) -> tuple[Path, str | None]:
+    """The folder of settings, and the environment that was asked for."""
+    from kedro.framework.project import settings
+
+    conf = Path(given_options.get("conf_source") or project_folder() / settings.CONF_SOURCE)
+    return conf, given_options.get("env") or os.environ.get("KEDRO_ENV")
+
+
+def _unreadable_settings(error: BaseException, given_options: dict[str, Any]) -> str | None:
+    """What to tell of settings that Kedro could not read, if an error may be of that."""
+    if not any(isinstance(cause, (yaml.YAMLError, UnicodeError, AttributeError)) for cause in _chain(error)):
+        return None
+    conf, environment = _settings_of(given_options)
+    try:
+        for folder in (conf / "base", conf / (environment or "local")):
+            for path in sorted(folder.rglob("*.yml")):
+                if path.name.startswith(_SETTINGS):
+                    _refuse_unreadable(path)
+    except UserError as unreadable:
+        return str(unreadable)
+    return None
 
 
 def _refuse_unreadable(settings: Path) -> None:
