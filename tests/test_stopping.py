@@ -68,3 +68,26 @@ with stoppable():
     told = ended.stderr.splitlines()
     assert told[-2].startswith("MLflow goes on showing this run as running (")
     assert told[-1] == "Stopped; the same command goes on."
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_waits_for_the_end_of_mlflow_s_transaction(
+    number: signal.Signals, code: int, client, tmp_path
+) -> None:
+    script = f"""
+import signal, time
+import mlflow
+from sqlalchemy import Engine, event
+from partcraft_kedro.stopping import stoppable
+mlflow.set_tracking_uri("sqlite:///{tmp_path}/mlflow.db")
+with stoppable():
+    mlflow.set_experiment("curves")
+    mlflow.start_run()
+    event.listen(Engine, "after_cursor_execute", lambda *_: signal.raise_signal({number:d}), once=True)
+    mlflow.log_metric("loss", 1.0)
+    time.sleep(600)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == code, ended.stderr
+    (run,) = client.search_runs([client.get_experiment_by_name("curves").experiment_id])
+    assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})

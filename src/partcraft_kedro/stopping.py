@@ -22,6 +22,7 @@ for as long as it lives: whatever ends the parent, on any system, closes it."""
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _GRACE = 10  # seconds for an orderly end, once the parent is gone
+_TRANSACTION = 0.01  # seconds after which a signal that came in a transaction comes again
 
 
 class _Terminated(KeyboardInterrupt):
@@ -31,7 +32,9 @@ class _Terminated(KeyboardInterrupt):
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Take SIGTERM as Ctrl-C: what is half-written is removed, and MLflow's run is marked as killed."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is for what a script starts in the background
+        signal.signal(signal.SIGINT, _interrupt)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_leave_it_to_the_parent)
     if ENDS_WITH_PARENT in os.environ:
@@ -66,8 +69,28 @@ def _mark_as_killed() -> None:
         click.echo(f"MLflow goes on showing this run as running ({reason}).", err=True)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _in_a_transaction(frame):
+        later = threading.Timer(_TRANSACTION, _repeat, (number,))
+        later.daemon = True
+        later.start()
+    else:
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _repeat(number: int) -> None:
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main:
+        signal.pthread_kill(main, number)  # also wakes it where it waits
+    else:
+        signal.raise_signal(number)
+
+
+def _in_a_transaction(frame: FrameType | None) -> bool:
+    """Whether MLflow is at its database: an exception anywhere inside SQLAlchemy may leave it locked, or be lost."""
+    while frame and not frame.f_globals.get("__name__", "").startswith("sqlalchemy."):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _hold() -> None:
