@@ -91,3 +91,19 @@ with stoppable():
     assert ended.returncode == code, ended.stderr
     (run,) = client.search_runs([client.get_experiment_by_name("curves").experiment_id])
     assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_not_lost_where_python_drops_exceptions(number: signal.Signals, code: int) -> None:
+    script = f"""
+import signal, time
+from partcraft_kedro.stopping import stoppable
+class Resource:
+    def __del__(self):
+        signal.raise_signal({number:d})
+with stoppable():
+    Resource()
+    time.sleep(600)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (code, "Stopped; the same command goes on.\n")

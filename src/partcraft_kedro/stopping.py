@@ -22,7 +22,7 @@ for as long as it lives: whatever ends the parent, on any system, closes it."""
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _GRACE = 10  # seconds for an orderly end, once the parent is gone
-_TRANSACTION = 0.01  # seconds after which a signal that came in a transaction comes again
+_LATER = 0.01  # seconds after which a signal that came at a bad moment comes again
 
 
 class _Terminated(KeyboardInterrupt):
@@ -35,6 +35,7 @@ def stoppable() -> Iterator[None]:
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is for what a script starts in the background
         signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = _interrupt_again
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_leave_it_to_the_parent)
     if ENDS_WITH_PARENT in os.environ:
@@ -71,14 +72,27 @@ def _mark_as_killed() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if _in_a_transaction(frame):
-        later = threading.Timer(_TRANSACTION, _repeat, (number,))
-        later.daemon = True
-        later.start()
+        _repeat(number)
     else:
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """A signal that came where Python drops exceptions, as in `__del__` or a weak reference's callback, is repeated."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        _repeat(signal.SIGTERM if lost.exc_type is _Terminated else signal.SIGINT)
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def _repeat(number: int) -> None:
+    """Send a signal that came at a bad moment again, a little later."""
+    later = threading.Timer(_LATER, _send, (number,))
+    later.daemon = True
+    later.start()
+
+
+def _send(number: int) -> None:
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main:
         signal.pthread_kill(main, number)  # also wakes it where it waits
