@@ -10,7 +10,13 @@ from mlflow.store.db.utils import InitialBase
 from sqlalchemy import create_engine
 
 from partcraft_kedro.errors import UserError
-from partcraft_kedro.hooks import _do_without_hub, _follow_artifacts, _make_whole, _refuse_unusable
+from partcraft_kedro.hooks import (
+    _do_without_hub,
+    _follow_artifacts,
+    _make_whole,
+    _refuse_unusable,
+    _refuse_unusable_place,
+)
 
 
 @pytest.fixture
@@ -33,6 +39,21 @@ def test_a_server_that_does_not_answer_is_told(closed, monkeypatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(UserError, match="SOCKS"):
         _refuse_unusable("http://mlflow.invalid")
+
+
+@pytest.mark.parametrize("address", ["mongodb://localhost/runs", "mssql+absent://localhost/runs"])
+def test_what_mlflow_does_not_know_is_refused_with_what_to_give_instead(address: str) -> None:
+    with pytest.raises(UserError, match=r"^MLFLOW_TRACKING_URI is not to be used \(.+: give a database, sqlite:"):
+        _refuse_unusable(address)
+
+
+def test_artifacts_are_kept_in_a_folder_that_is_made_and_nowhere_else(tmp_path) -> None:
+    _refuse_unusable_place((tmp_path / "new" / "artifacts").as_uri())
+    assert list((tmp_path / "new" / "artifacts").iterdir()) == []
+    (tmp_path / "file").touch()
+    for place in ((tmp_path / "file" / "artifacts").as_uri(), "mongodb://localhost/runs"):
+        with pytest.raises(UserError, match=r"^MLflow's artifacts cannot go to .+ set PARTCRAFT_ARTIFACTS to a folder"):
+            _refuse_unusable_place(place)
 
 
 def test_a_database_that_a_killed_run_has_half_made_is_made_anew(tmp_path) -> None:

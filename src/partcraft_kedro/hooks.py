@@ -29,7 +29,7 @@ from partcraft_kedro.compute import Engine
 from partcraft_kedro.console import print_discovery, print_scores
 from partcraft_kedro.datasets import FolderDataset, ReadsItsOwn
 from partcraft_kedro.datasets.own import path_of
-from partcraft_kedro.errors import UserError
+from partcraft_kedro.errors import UserError, in_one_line
 from partcraft_kedro.evaluation.measures import MEASURES, PART, names_with
 from partcraft_kedro.files import write_file
 from partcraft_kedro.options import flatten, in_words, refuse_unknown_groups
@@ -152,10 +152,15 @@ class _LateExperiment(KedroMlflowConfig):
         """Nothing yet."""
 
     def open_experiment(self) -> str:
-        """Make or find the experiment; returns its id."""
+        """Make or find the experiment; returns its id. Raises UserError if a new one could not keep its artifacts."""
+        import mlflow
+
+        experiment = self.tracking.experiment
         with _alone():
+            if not mlflow.get_experiment_by_name(experiment.name):
+                _refuse_unusable_place(experiment.create_experiment_kwargs.artifact_location)
             super()._set_experiment()
-        return self.tracking.experiment._experiment.experiment_id
+        return experiment._experiment.experiment_id
 
 
 class FlatMlflowHook(MlflowHook):
@@ -262,11 +267,15 @@ def _alone() -> FileLock:
 
 def _refuse_unusable(address: str) -> None:
     """Raise UserError, within seconds, if MLflow could not keep runs at an address."""
-    scheme = urlsplit(address).scheme
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    scheme, what_to_give = urlsplit(address).scheme, "sqlite:////<folder>/mlflow.db, or a server's address, http://…"
     if scheme in ("", "file"):
         raise UserError(
             f"MLFLOW_TRACKING_URI={address} is a folder, and MLflow no longer keeps runs in one: give a database, "
-            "sqlite:////<folder>/mlflow.db, or a server's address, http://…"
+            f"{what_to_give}"
         )
     if scheme in ("http", "https"):
         try:
@@ -276,6 +285,32 @@ def _refuse_unusable(address: str) -> None:
                 f"MLflow's server at {address} does not answer ({error}): start it, or unset MLFLOW_TRACKING_URI to "
                 "keep runs in the project's own database."
             ) from error
+    elif scheme != "sqlite":
+        try:
+            MlflowClient(address)  # which connects to a database
+        except (ImportError, MlflowException, SQLAlchemyError) as error:
+            raise UserError(
+                f"MLFLOW_TRACKING_URI is not to be used ({in_one_line(error)}): give a database, {what_to_give}"
+            ) from error
+
+
+def _refuse_unusable_place(place: str) -> None:
+    """Raise UserError if MLflow could not keep artifacts at an address."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        if place.startswith("file:"):
+            folder = Path(url2pathname(urlsplit(place).path))
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        else:
+            get_artifact_repository(place)
+    except (ImportError, OSError, MlflowException) as error:
+        raise UserError(
+            f"MLflow's artifacts cannot go to {place} ({in_one_line(error)}): set PARTCRAFT_ARTIFACTS to a folder that "
+            "can be written, or to an address such as s3://bucket/runs."
+        ) from error
 
 
 def _make_whole(address: str) -> None:
