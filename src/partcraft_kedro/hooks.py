@@ -271,11 +271,11 @@ def _refuse_unusable(address: str) -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    scheme, what_to_give = urlsplit(address).scheme, "sqlite:////<folder>/mlflow.db, or a server's address, http://…"
+    scheme = urlsplit(address).scheme
+    what_to_give = "give a database, sqlite:////<folder>/mlflow.db, or a server's address, http://…"
     if scheme in ("", "file"):
         raise UserError(
-            f"MLFLOW_TRACKING_URI={address} is a folder, and MLflow no longer keeps runs in one: give a database, "
-            f"{what_to_give}"
+            f"MLFLOW_TRACKING_URI={address} is a folder, and MLflow no longer keeps runs in one: {what_to_give}"
         )
     if scheme in ("http", "https"):
         try:
@@ -289,9 +289,12 @@ def _refuse_unusable(address: str) -> None:
         try:
             MlflowClient(address)  # which connects to a database
         except (ImportError, MlflowException, SQLAlchemyError) as error:
-            raise UserError(
-                f"MLFLOW_TRACKING_URI is not to be used ({in_one_line(error)}): give a database, {what_to_give}"
-            ) from error
+            raise UserError(f"MLFLOW_TRACKING_URI is not to be used ({in_one_line(error)}): {what_to_give}") from error
+
+
+def _folder_at(address: str) -> Path:
+    """The folder of an address that begins with `file:`."""
+    return Path(url2pathname(urlsplit(address).path))
 
 
 def _refuse_unusable_place(place: str) -> None:
@@ -301,7 +304,7 @@ def _refuse_unusable_place(place: str) -> None:
 
     try:
         if place.startswith("file:"):
-            folder = Path(url2pathname(urlsplit(place).path))
+            folder = _folder_at(place)
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         else:
@@ -354,7 +357,7 @@ def _follow_artifacts(address: str, place: str) -> None:
     """
     from sqlalchemy import make_url
 
-    folder = Path(url2pathname(urlsplit(place).path))
+    folder = _folder_at(place)
     with contextlib.closing(sqlite3.connect(str(make_url(address).database), timeout=60)) as database, database:
         elsewhere = database.execute(
             "update experiments set artifact_location = ? where artifact_location != ? and name like 'partcraft-%'",

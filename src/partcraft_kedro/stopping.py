@@ -93,6 +93,7 @@ def _repeat(number: int) -> None:
 
 
 def _send(number: int) -> None:
+    """Send a signal to this process from a thread of its own."""
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main:
         signal.pthread_kill(main, number)  # also wakes it where it waits
@@ -125,6 +126,6 @@ def _leave_it_to_the_parent() -> None:
 
 def _end_with_parent() -> None:
     os.read(0, 1)  # returns when the pipe is closed: nothing is ever written to it
-    os.kill(os.getpid(), signal.SIGTERM)
+    _send(signal.SIGTERM)
     time.sleep(_GRACE)
     os._exit(128 + signal.SIGTERM)  # whatever it still waits for: others wait for its locks
